@@ -1,0 +1,118 @@
+"""What this process remembers of keys and keyspaces, and how it forgets.
+
+A reading enters the cache only if no change has been applied since the snapshot that it was read in: otherwise a slow
+reader could put back what a change has just evicted. Nothing is ever kept longer for having been used.
+
+Ids that do not exist are remembered apart, few and for seconds, so that a flood of them cannot push good keys out.
+"""
+
+import threading
+from collections.abc import Iterable
+from typing import Final
+
+from keywright.answers import Answers
+from keywright.model import KeyRecord, Keyspace
+from keywright.schemes import Reader
+from keywright.times import SECOND
+
+ABSENT_AT_MOST: Final = 10_000
+ABSENT_FOR: Final = 5 * SECOND
+
+
+class Entry:
+    """A key's record, and what was worked out about it once."""
+
+    __slots__ = ("checks", "headers", "record")
+
+    def __init__(self, record: KeyRecord) -> None:
+        self.record = record
+        #: spelling -> (number of the secret, its six check characters): proven spellings are compared, not computed
+        self.checks: dict[str, tuple[int, bytes]] = {}
+        #: the identity headers of a forward-auth answer
+        self.headers: list[tuple[bytes, bytes]] | None = None
+
+
+class Compiled:
+    """A keyspace with its reader and its answers."""
+
+    __slots__ = ("answers", "keyspace", "only_environment", "reader", "seq")
+
+    def __init__(self, keyspace: Keyspace, seq: int) -> None:
+        self.keyspace = keyspace
+        self.reader = Reader(keyspace)
+        self.answers = Answers(keyspace)
+        self.only_environment = next(iter(keyspace.environments)) if len(keyspace.environments) == 1 else None
+        self.seq = seq
+
+
+class Cache:
+    """Recent keys by id. Reads take no lock; fills and evictions do."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._entries: dict[bytes, Entry] = {}
+        self._keyspaces: dict[str, Compiled] = {}
+        self._absent: dict[bytes, int] = {}
+        self._lock = threading.Lock()
+        self.applied = 0  # the newest change that has been acted upon
+
+    def get(self, key_id: bytes) -> Entry | None:
+        """The entry of a key, if it is remembered."""
+        return self._entries.get(key_id)
+
+    def keyspace(self, name: str) -> Compiled | None:
+        """A keyspace, if it is remembered."""
+        return self._keyspaces.get(name)
+
+    def is_absent(self, key_id: bytes, now: int) -> bool:
+        """Whether the id was looked up a moment ago and did not exist."""
+        until = self._absent.get(key_id)
+        return until is not None and now < until
+
+    def put(self, key_id: bytes, entry: Entry) -> None:
+        """Remember a key, unless something has changed since it was read."""
+        with self._lock:
+            if entry.record.seq < self.applied:
+                return
+            while len(self._entries) >= self._capacity:
+                del self._entries[next(iter(self._entries))]
+            self._entries[key_id] = entry
+
+    def put_keyspace(self, compiled: Compiled) -> None:
+        """Remember a keyspace, unless something has changed since it was read."""
+        with self._lock:
+            if compiled.seq >= self.applied:
+                self._keyspaces[compiled.keyspace.name] = compiled
+
+    def put_absent(self, key_id: bytes, applied: int, now: int) -> None:
+        """Remember that an id does not exist, unless a change was applied since ``applied`` was read."""
+        with self._lock:
+            if applied != self.applied:
+                return
+            while len(self._absent) >= ABSENT_AT_MOST:
+                del self._absent[next(iter(self._absent))]
+            self._absent[key_id] = now + ABSENT_FOR
+
+    def apply(self, changes: Iterable[tuple[int, str, str]]) -> None:
+        """Forget what changes name: ``(seq, kind, ref)``, oldest first."""
+        with self._lock:
+            for seq, kind, ref in changes:
+                if kind == "key":
+                    self._entries.pop(ref.encode(), None)
+                    self._absent.pop(ref.encode(), None)
+                elif kind == "account":
+                    self._forget_where("account_id", ref)
+                else:
+                    self._keyspaces.pop(ref, None)
+                    self._forget_where("keyspace", ref)
+                self.applied = max(self.applied, seq)
+
+    def _forget_where(self, attribute: str, value: str) -> None:
+        gone = [
+            key_id for key_id, entry in self._entries.items() if getattr(entry.record, attribute) == value
+        ]
+        for key_id in gone:
+            del self._entries[key_id]
+
+    def __len__(self) -> int:
+        return len(self._entries)

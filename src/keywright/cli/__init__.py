@@ -1,0 +1,1 @@
+"""The command: one file a noun, imported only when it is used."""

@@ -1,0 +1,81 @@
+"""A grant never exceeds its grantor. Pure.
+
+Two kinds of grantor. A management key is confined to what it is bound to; what lies outside does not exist for it. A
+customer's key that makes a key can give at most what it holds itself: its account and environment, its access and
+scopes, its expiry, its networks.
+"""
+
+from collections.abc import Sequence
+from ipaddress import ip_network
+from typing import Any
+
+import msgspec
+
+from keywright.errors import Exceeds, NotFound
+from keywright.model import MANAGEMENT, Binding, Key, KeyRecord, Keyspace, Network
+from keywright.policy import holds
+
+
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller can get at; ``None`` is not confined. ``management`` opens our own keyspace."""
+
+    account: str | None = None
+    keyspace: str | None = None
+    environment: str | None = None
+    management: bool = False
+
+    def covers(self, key: Key) -> bool:
+        """Whether a key exists for this caller."""
+        return (
+            self.account in (None, key.account)
+            and self.keyspace in (None, key.keyspace)
+            and self.environment in (None, key.environment)
+            and (key.keyspace == MANAGEMENT) == self.management
+        )
+
+    def needs(self, what: str, given: str | None) -> str | None:
+        """The account, keyspace or environment to work in: the given one, which must be in reach, or the bound one."""
+        bound = getattr(self, what)
+        if bound is None or given is None or given == bound:
+            return given or bound
+        raise NotFound(f"there is no {what} {given[:60]!r}")
+
+
+EVERYTHING = Reach()
+MANAGEMENT_KEYS = Reach(management=True)
+
+
+def reach_of(binding: Binding | None) -> Reach:
+    """What a management key with this binding can get at."""
+    if binding is None:
+        return EVERYTHING
+    return Reach(account=binding.account, keyspace=binding.keyspace, environment=binding.environment)
+
+
+def check(grantor: KeyRecord, keyspace: Keyspace, grant: dict[str, Any]) -> None:
+    """Compare what would be given with what the grantor holds. Raises ``Exceeds``."""
+    if (grantor.keyspace, grantor.account) != (grant["keyspace"], grant["account"]):
+        raise Exceeds("a key makes keys of its own account and keyspace only")
+    if grantor.environment != grant["environment"]:
+        raise Exceeds("a key makes keys of its own environment only")
+    if grant["access"] == "all" and grantor.access != "all":
+        raise Exceeds(f"a key whose access is {grantor.access} cannot give all")
+    if grant["access"] == "read_only" and grantor.access == "restricted":
+        raise Exceeds("a restricted key cannot give read_only: it does not hold every reading scope")
+    for scope in grant["scopes"]:
+        if not holds(grantor, keyspace, scope):
+            raise Exceeds(f"the grantor lacks {scope}")
+    if grantor.expires_at is not None and (
+        grant["expires_at"] is None or grant["expires_at"] > grantor.expires_at
+    ):
+        raise Exceeds("the grantor expires sooner")
+    if grantor.networks and not _inside(grant["allowed_ips"], grantor.networks):
+        raise Exceeds("the grantor may only be used from fewer addresses")
+
+
+def _inside(given: Sequence[str], networks: tuple[Network, ...]) -> bool:
+    return bool(given) and all(_within(ip_network(text), networks) for text in given)
+
+
+def _within(network: Any, networks: tuple[Network, ...]) -> bool:
+    return any(network.version == wide.version and network.subnet_of(wide) for wide in networks)

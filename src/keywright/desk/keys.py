@@ -1,0 +1,608 @@
+"""Keys: create, get, list, edit, rotate (finish, cancel), invalidate, disable, enable, delete, purge."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy.exc import IntegrityError
+
+from keywright import credential, limits
+from keywright.desk import LIBRARY, Change, Desk, cursors, fields, grants
+from keywright.desk.grants import EVERYTHING, Reach
+from keywright.errors import Conflict, Invalid, NotFound, Unavailable
+from keywright.model import (
+    MANAGEMENT,
+    Account,
+    Actor,
+    Binding,
+    Changed,
+    Credential,
+    Issued,
+    Key,
+    KeyRecord,
+    Keyspace,
+    Page,
+    StoredSecret,
+)
+from keywright.store import accounts, keys, keyspaces, usage
+from keywright.store.keys import SORTS, Filter
+from keywright.times import DAY, SECOND
+
+LONGEST_GRACE: Final = 30 * DAY  # seconds
+LONGEST_PAGE: Final = 200
+STATES: Final = ("active", "disabled", "invalidated", "expired")
+#: What may still be edited of a key that was invalidated: what it is called, not what it could do.
+_NAMES: Final = frozenset({"name", "description", "team", "application", "metadata"})
+
+
+class _Unset:
+    """Stands for a field that an edit does not mention, which is not the same as one that it empties."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final[Any] = _Unset()
+
+
+class Keys(Desk):
+    """The keys of an installation."""
+
+    def create(
+        self,
+        *,
+        name: str,
+        account: str | None = None,
+        keyspace: str | None = None,
+        environment: str | None = None,
+        description: str | None = None,
+        access: str | None = None,
+        scopes: Sequence[str] | None = None,
+        team: str | None = None,
+        application: str | None = None,
+        limits: Sequence[Any] | None = None,
+        plan: str | None = None,
+        expires_at: int | None = UNSET,
+        allowed_ips: Sequence[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        actor: Actor = LIBRARY,
+        reach: Reach = EVERYTHING,
+        by: KeyRecord | None = None,
+    ) -> Issued:
+        """Make a key and its first secret, which is shown in the answer and never again.
+
+        ``expires_at`` is an instant in microseconds, ``None`` for never, left out for the keyspace's default. ``by`` is
+        the customer's key that makes this one: it can give at most what it holds, and becomes the parent.
+
+        Raises ``NotFound``, ``Invalid``, ``Conflict`` or ``Exceeds``; then nothing was made.
+        """
+        with self.change() as change:
+            space = self._keyspace(change, reach.needs("keyspace", keyspace))
+            owner = self._owner(change, reach.needs("account", account))
+            values: dict[str, Any] = {
+                "keyspace": space.name,
+                "account_id": owner.id,
+                "environment": _environment(reach.needs("environment", environment), space),
+                "type": "k",
+                "name": fields.name(name),
+                "description": fields.description(description),
+                "team": fields.label(team, path="team"),
+                "application": fields.label(application, path="application"),
+                "limits": _limits(limits, space),
+                "plan": _plan(plan, space),
+                "expires_at": fields.expires_at(
+                    None if expires_at is UNSET else expires_at,
+                    space,
+                    change.now,
+                    given_at_all=expires_at is not UNSET,
+                ),
+                "allowed_ips": fields.networks(allowed_ips),
+                "metadata": fields.metadata(metadata),
+                "parent": None,
+                "binding": None,
+                "created_by": f"{actor.kind}:{actor.id}",
+            }
+            values["access"], values["scopes"] = fields.access(access, scopes, space)
+            fields.required(values, space)
+            if by is not None:
+                grants.check(by, space, values | {"account": owner.username})
+                values["parent"] = by.id
+            return self._issue(change, space, owner, values, actor)
+
+    def create_management(
+        self,
+        *,
+        name: str,
+        scopes: Sequence[str],
+        binding: Binding | None = None,
+        expires_at: int | None = None,
+        actor: Actor = LIBRARY,
+    ) -> Issued:
+        """Make a management key: one that opens the management API as far as its scopes and its binding go.
+
+        Raises ``NotFound`` or ``Invalid``.
+        """
+        bound = binding or Binding()
+        with self.change() as change:
+            space = self._keyspace(change, MANAGEMENT, management=True)
+            if bound.account is not None:
+                self._owner(change, bound.account)
+            if bound.environment is not None and bound.keyspace is None:
+                raise Invalid("needs a keyspace beside it", path="environment")
+            if bound.keyspace is not None:
+                inside = self._keyspace(change, bound.keyspace)
+                if bound.environment is not None:
+                    _environment(bound.environment, inside)
+            owner = accounts.get(change.tx, MANAGEMENT)
+            assert owner is not None
+            values: dict[str, Any] = {
+                "keyspace": MANAGEMENT,
+                "account_id": owner.id,
+                "environment": "production",
+                "type": "m",
+                "name": fields.name(name),
+                "description": "",
+                "team": None,
+                "application": None,
+                "limits": (),
+                "plan": None,
+                "expires_at": fields.expires_at(expires_at, space, change.now, given_at_all=True),
+                "allowed_ips": (),
+                "metadata": {},
+                "parent": None,
+                "binding": bound,
+                "created_by": f"{actor.kind}:{actor.id}",
+            }
+            values["access"], values["scopes"] = fields.access("restricted", scopes, space)
+            return self._issue(change, space, owner, values, actor)
+
+    def get(self, key_id: str, *, reach: Reach = EVERYTHING) -> Key:
+        """Read one. Raises ``NotFound``, for a deleted or a foreign one too."""
+        with self.database.read() as connection:
+            found = self._covered(keys.get(connection, key_id, self.clock()), key_id, reach)
+        return self._with_last_use([found])[0]
+
+    def list(  # the verb of every surface
+        self,
+        *,
+        keyspace: str | None = None,
+        account: str | None = None,
+        environment: str | None = None,
+        state: str | None = None,
+        team: str | None = None,
+        application: str | None = None,
+        q: str | None = None,
+        parent: str | None = None,
+        sort: str = "-created_at",
+        cursor: str | None = None,
+        limit: int = 50,
+        reach: Reach = EVERYTHING,
+    ) -> Page:
+        """Some keys, newest first unless ``sort`` says otherwise. A secret in ``q`` is looked up by its id.
+
+        Raises ``Invalid`` for a filter that makes no sense or a cursor of another list.
+        """
+        if sort not in SORTS:
+            raise Invalid(f"is one of {', '.join(SORTS)}", path="sort")
+        if state is not None and state not in STATES:
+            raise Invalid(f"is one of {', '.join(STATES)}", path="state")
+        if not 1 <= limit <= LONGEST_PAGE:
+            raise Invalid(f"is from 1 to {LONGEST_PAGE}", path="limit")
+        narrow = Filter(
+            keyspace=MANAGEMENT if reach.management else reach.needs("keyspace", keyspace),
+            not_keyspace=None if reach.management or reach.keyspace or keyspace else MANAGEMENT,
+            account=None if reach.management else reach.needs("account", account),
+            environment=None if reach.management else reach.needs("environment", environment),
+            state=state,
+            team=team,
+            application=application,
+            q=_without_secret(q),
+            parent=parent,
+            sort=sort,
+        )
+        if narrow.keyspace == MANAGEMENT and not reach.management:
+            return Page(())
+        key, now = self.keyring.cursor, self.clock()
+        after = None if cursor is None else cursors.read(cursor, narrow, key)
+        with self.database.read() as connection:
+            found = keys.page(connection, narrow, now, after=after, limit=limit + 1)
+        more = len(found) > limit
+        shown = self._with_last_use(found[:limit])
+        following = cursors.write(keys.place_of(shown[-1], sort), narrow, key) if more else None
+        return Page(tuple(shown), following)
+
+    def edit(
+        self,
+        key_id: str,
+        *,
+        name: str = UNSET,
+        description: str | None = UNSET,
+        team: str | None = UNSET,
+        application: str | None = UNSET,
+        access: str = UNSET,
+        scopes: Sequence[str] | None = UNSET,
+        limits: Sequence[Any] | None = UNSET,
+        plan: str | None = UNSET,
+        expires_at: int | None = UNSET,
+        allowed_ips: Sequence[str] | None = UNSET,
+        metadata: dict[str, Any] | None = UNSET,
+        actor: Actor = LIBRARY,
+        reach: Reach = EVERYTHING,
+        by: KeyRecord | None = None,
+    ) -> Changed:
+        """Change what is mentioned, and nothing else: never the secret, never the environment.
+
+        Raises ``NotFound``, ``Invalid``, ``Conflict`` (an invalidated key keeps what it could do) or ``Exceeds``.
+        """
+        given = {
+            field: value
+            for field, value in {
+                "name": name,
+                "description": description,
+                "team": team,
+                "application": application,
+                "access": access,
+                "scopes": scopes,
+                "limits": limits,
+                "plan": plan,
+                "expires_at": expires_at,
+                "allowed_ips": allowed_ips,
+                "metadata": metadata,
+            }.items()
+            if value is not UNSET
+        }
+        with self.change() as change:
+            before = self._in_reach(change, key_id, reach)
+            if before.state == "invalidated" and not set(given) <= _NAMES:
+                raise Conflict("an invalidated key keeps what it could do; only its names can be edited")
+            space = self._keyspace(change, before.keyspace, management=reach.management)
+            values = _edited(given, before, space, change.now)
+            if by is not None:
+                held = {
+                    field: getattr(before, field)
+                    for field in ("access", "scopes", "expires_at", "allowed_ips")
+                }
+                place = {
+                    "keyspace": before.keyspace,
+                    "account": before.account,
+                    "environment": before.environment,
+                }
+                grants.check(by, space, place | held | values)
+            values = {field: value for field, value in values.items() if value != getattr(before, field)}
+            if not values:
+                return Changed(before)
+            merged = {
+                field: getattr(before, field)
+                for field in ("id", "name", "team", "application", "description")
+            }
+            keys.change(
+                change.tx, key_id, **values, search=fields.search_text(merged | values), updated_at=change.now
+            )
+            told = {field: [_plain(getattr(before, field)), _plain(value)] for field, value in values.items()}
+            return self._changed(change, before, actor, "key.edit", changed=told)
+
+    def rotate(
+        self,
+        key_id: str,
+        *,
+        grace_seconds: int = 0,
+        start: str = "now",
+        force: bool = False,
+        actor: Actor = LIBRARY,
+        reach: Reach = EVERYTHING,
+    ) -> Issued:
+        """Give a key a second secret, shown in the answer and never again.
+
+        The earlier one ends after ``grace_seconds``, counted from ``now`` or from the ``first_use`` of the new one (at the
+        latest 30 days after the rotation, and never after the key). A rotation that is under way is a ``Conflict`` unless
+        ``force``, which ends every earlier secret at once: a leak.
+
+        Raises ``NotFound``, ``Invalid`` or ``Conflict``.
+        """
+        if isinstance(grace_seconds, bool) or not 0 <= grace_seconds <= LONGEST_GRACE:
+            raise Invalid(f"is from 0 to {LONGEST_GRACE}", path="grace_seconds")
+        if start not in ("now", "first_use"):
+            raise Invalid("is now or first_use", path="start")
+        with self.change() as change:
+            before = self._in_reach(change, key_id, reach)
+            _usable(before, "rotated")
+            if len(_live(before, change.now)) > 1 and not force:
+                raise Conflict("a rotation is under way: finish or cancel it, or force a new one")
+            space = self._keyspace(change, before.keyspace, management=reach.management)
+            n = before.secrets[0].n + 1
+            grace = grace_seconds * SECOND
+            waits = start == "first_use" and not force
+            ends = change.now + (LONGEST_GRACE * SECOND if waits else 0 if force else grace)
+            keys.end_secrets(change.tx, key_id, n, min(ends, before.expires_at or ends))
+            shown = self._new_secret(change, space, key_id, n, grace=grace if waits else None)
+            changed = self._changed(
+                change,
+                before,
+                actor,
+                "key.rotate",
+                secret=n,
+                start=start,
+                grace_seconds=grace_seconds,
+                force=force,
+            )
+            return Issued(changed.key, shown)
+
+    def finish(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
+        """End the old secret of a rotation now. Raises ``NotFound``, or ``Conflict`` where none is under way."""
+        with self.change() as change:
+            before = self._in_reach(change, key_id, reach)
+            new = _rotating(before, change.now)[0]
+            keys.end_secrets(change.tx, key_id, new.n, change.now)
+            keys.set_secret(change.tx, key_id, new.n, starts_rotation=0)
+            return self._changed(change, before, actor, "key.rotate_finish", secret=new.n)
+
+    def cancel(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
+        """End the new secret of a rotation now; the old one goes on. Raises ``NotFound`` or ``Conflict``."""
+        with self.change() as change:
+            before = self._in_reach(change, key_id, reach)
+            new, old = _rotating(before, change.now)
+            keys.set_secret(change.tx, key_id, new.n, ends_at=change.now, starts_rotation=0)
+            keys.set_secret(change.tx, key_id, old.n, ends_at=None)
+            return self._changed(change, before, actor, "key.rotate_cancel", secret=new.n)
+
+    def invalidate(
+        self, key_id: str, *, reason: str | None = None, actor: Actor = LIBRARY, reach: Reach = EVERYTHING
+    ) -> Changed:
+        """Stop a key for ever; it stays in the list. Doing it again changes nothing. Raises ``NotFound``."""
+        why = None if reason is None else fields.name(reason, path="reason")
+        with self.change() as change:
+            before = self._in_reach(change, key_id, reach)
+            if before.state == "invalidated":
+                return Changed(before)
+            keys.end_secrets(change.tx, key_id, before.secrets[0].n + 1, change.now)
+            self._set_state(change, key_id, "invalidated", why, ended_at=change.now)
+            return self._changed(change, before, actor, "key.invalidate", reason=why)
+
+    def disable(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
+        """Stop a key until it is enabled. Raises ``NotFound``, or ``Conflict`` for one that was invalidated."""
+        return self._switch(key_id, "disabled", "key.disable", actor, reach)
+
+    def enable(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
+        """Let a disabled key work again. Raises ``NotFound``, or ``Conflict`` for one that was invalidated."""
+        return self._switch(key_id, "active", "key.enable", actor, reach)
+
+    def delete(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
+        """Remove a key for good. A tombstone keeps id, name and MAC, so that a later use can be told from a guess.
+
+        Raises ``NotFound``, for one that is deleted already too.
+        """
+        with self.change() as change:
+            before = self._in_reach(change, key_id, reach)
+            self._set_state(
+                change, key_id, "deleted", before.state_reason, deleted_at=change.now, search="",
+                ended_at=before.ended_at or change.now,
+            )  # fmt: skip
+            return self._changed(change, before, actor, "key.delete", name=before.name)
+
+    def purge(self, *, older_than: int = 30 * DAY, actor: Actor = LIBRARY) -> int:
+        """Remove the tombstones of keys deleted more than ``older_than`` seconds ago, for good; how many there were."""
+        with self.change() as change:
+            gone = keys.tombstones(change.tx, change.now - older_than * SECOND)
+            if gone:
+                keys.purge(change.tx, gone)
+                for key_id in gone:
+                    change.announce("key", key_id)
+                change.tell(actor, "key.purge", ("keys", "deleted"), count=len(gone))
+            return len(gone)
+
+    def keyspace_of(self, key: Key) -> Keyspace:
+        """The definition that a key belongs to."""
+        with self.database.read() as connection:
+            applied = keyspaces.get(connection, key.keyspace)
+        assert applied is not None
+        return applied.keyspace
+
+    # ------------------------------------------------------------------------------------------------------- inside
+
+    def _issue(
+        self, change: Change, space: Keyspace, owner: Account, values: dict[str, Any], actor: Actor
+    ) -> Issued:
+        values |= {"state": "active", "created_at": change.now, "updated_at": change.now}
+        for _ in range(5):
+            values["id"] = _draw_id(space, values)
+            values["search"] = fields.search_text(values)
+            secret = credential.new_secret()
+            mac = credential.mac(
+                self.keyring.peppers[self.keyring.current], values["id"].encode(), secret.encode()
+            )
+            try:
+                with change.tx.begin_nested():
+                    keys.add(change.tx, values, mac, self.keyring.current, _hint(space, values["id"], secret))
+            except IntegrityError:
+                continue  # the id is taken, once in a very long while for a dotted one
+            break
+        else:
+            raise Unavailable("no free id was found")
+        change.announce("key", values["id"])
+        told = {
+            field: _plain(values[field])
+            for field in ("name", "environment", "access", "scopes", "expires_at")
+        }
+        change.tell(
+            actor, "key.create", ("key", values["id"]), account=owner.username, keyspace=space.name, **told
+        )
+        made = keys.get(change.tx, values["id"], change.now)
+        assert made is not None
+        return Issued(made, _shown(space, values["id"], secret))
+
+    def _new_secret(
+        self, change: Change, space: Keyspace, key_id: str, n: int, *, grace: int | None
+    ) -> Credential:
+        secret = credential.new_secret()
+        mac = credential.mac(self.keyring.peppers[self.keyring.current], key_id.encode(), secret.encode())
+        hint = _hint(space, key_id, secret)
+        keys.add_secret(change.tx, key_id, n, mac, self.keyring.current, hint, change.now, grace=grace)
+        return _shown(space, key_id, secret)
+
+    def _switch(self, key_id: str, state: str, action: str, actor: Actor, reach: Reach) -> Changed:
+        with self.change() as change:
+            before = self._in_reach(change, key_id, reach)
+            if before.state == "invalidated":
+                raise Conflict("an invalidated key cannot be disabled or enabled again")
+            if before.state == state or (before.state == "expired" and state == "active"):
+                return Changed(before)
+            self._set_state(change, key_id, state, None)
+            return self._changed(change, before, actor, action)
+
+    def _set_state(self, change: Change, key_id: str, state: str, reason: str | None, **more: Any) -> None:
+        keys.change(change.tx, key_id, state=state, state_reason=reason, updated_at=change.now, **more)
+
+    def _changed(self, change: Change, before: Key, actor: Actor, action: str, **detail: Any) -> Changed:
+        change.announce("key", before.id)
+        change.tell(actor, action, ("key", before.id), account=before.account, **detail)
+        after = keys.get(change.tx, before.id, change.now)
+        assert after is not None
+        return Changed(after)
+
+    def _in_reach(self, change: Change, key_id: str, reach: Reach) -> Key:
+        return self._covered(keys.get(change.tx, key_id, change.now), key_id, reach)
+
+    def _covered(self, found: Key | None, key_id: str, reach: Reach) -> Key:
+        if found is None or found.state == "deleted" or not reach.covers(found):
+            raise NotFound(f"there is no key {key_id[:60]!r}")
+        return found
+
+    def _keyspace(self, change: Change, name: str | None, *, management: bool = False) -> Keyspace:
+        if name is None:
+            raise Invalid("is needed", path="keyspace")
+        applied = keyspaces.get(change.tx, name)
+        if applied is None or (name == MANAGEMENT and not management):
+            raise NotFound(f"there is no keyspace {name[:60]!r}")
+        return applied.keyspace
+
+    def _owner(self, change: Change, username: str | None) -> Account:
+        if username is None:
+            raise Invalid("is needed", path="account")
+        owner = accounts.get(change.tx, username)
+        if owner is None or username == MANAGEMENT:
+            raise NotFound(f"there is no account {username[:60]!r}")
+        if owner.state != "active":
+            raise Conflict(f"the account is {owner.state}; keys are made for active accounts only")
+        return owner
+
+    def _with_last_use(self, found: Sequence[Key]) -> Sequence[Key]:
+        if not found:
+            return found
+        with self.database.read("usage") as connection:
+            seen = usage.last(connection, [key.id for key in found])
+        return tuple(_used(key, seen) for key in found)
+
+
+def _used(key: Key, seen: dict[tuple[str, int], int]) -> Key:
+    own = tuple(
+        msgspec.structs.replace(secret, last_used_at=seen[key.id, secret.n])
+        if (key.id, secret.n) in seen
+        else secret
+        for secret in key.secrets
+    )
+    times = [secret.last_used_at for secret in own if secret.last_used_at is not None]
+    return msgspec.structs.replace(key, secrets=own, last_used_at=max(times, default=None))
+
+
+def _environment(given: str | None, space: Keyspace) -> str:
+    names = list(space.environments)
+    if given is None and len(names) == 1:
+        return names[0]
+    if given is None:
+        raise Invalid(f"is needed: {', '.join(names)}", path="environment")
+    if given not in space.environments:
+        raise Invalid(f"{given[:40]!r} is none of {', '.join(names)}", path="environment")
+    return given
+
+
+def _limits(given: Sequence[Any] | None, space: Keyspace) -> Any:
+    return space.limits if given is None else limits.read(given)
+
+
+def _plan(given: str | None, space: Keyspace) -> str | None:
+    if given is not None and given not in space.plans:
+        raise Invalid(f"{given[:40]!r} is none of {', '.join(space.plans) or 'no plans at all'}", path="plan")
+    return given
+
+
+def _edited(given: dict[str, Any], before: Key, space: Keyspace, now: int) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field, value in given.items():
+        match field:
+            case "name":
+                values[field] = fields.name(value)
+            case "description":
+                values[field] = fields.description(value)
+            case "team" | "application":
+                values[field] = fields.label(value, path=field)
+            case "limits":
+                values[field] = limits.read(value or ())
+            case "plan":
+                values[field] = _plan(value, space)
+            case "expires_at":
+                values[field] = fields.expires_at(value, space, now, given_at_all=True)
+            case "allowed_ips":
+                values[field] = fields.networks(value)
+            case "metadata":
+                values[field] = fields.metadata(value)
+    if "access" in given or "scopes" in given:
+        access = given.get("access") or ("restricted" if given.get("scopes") else before.access)
+        kept = before.scopes if before.access == access == "restricted" else None
+        values["access"], values["scopes"] = fields.access(access, given.get("scopes", kept), space)
+    return values
+
+
+def _draw_id(space: Keyspace, values: dict[str, Any]) -> str:
+    if space.format == "dotted":
+        return credential.new_dotted_id()
+    return credential.new_id(space.prefix, space.environments[values["environment"]], values["type"])
+
+
+def _shown(space: Keyspace, key_id: str, secret: str) -> Credential:
+    pair = (
+        None if space.format == "dotted" else credential.Secret(credential.spell_pair_secret(key_id, secret))
+    )
+    return Credential(key_id, pair, credential.Secret(credential.spell_token(key_id, secret)))
+
+
+def _hint(space: Keyspace, key_id: str, secret: str) -> dict[str, str]:
+    hint = {"token": credential.spell_token(key_id, secret)[-4:]}
+    if space.format != "dotted":
+        hint["secret"] = credential.spell_pair_secret(key_id, secret)[-4:]
+    return hint
+
+
+def _without_secret(q: str | None) -> str | None:
+    """A search text in which a pasted credential is reduced to its id."""
+    if q is None or not (q := q.strip()):
+        return None
+    spelled = credential.parse_token(q.encode("utf-8", "replace"))
+    return q if spelled is None else spelled.id.decode()
+
+
+def is_secret(q: str | None) -> bool:
+    """Whether a search text holds a credential, which nobody should paste anywhere."""
+    text = (q or "").strip()
+    return credential.parse_token(text.encode("utf-8", "replace")) is not None or bool(
+        credential.INSIDE.search(text)
+    )
+
+
+def _usable(key: Key, verb: str) -> None:
+    if key.state in ("invalidated", "expired"):
+        raise Conflict(f"the key is {key.state} and cannot be {verb}")
+
+
+def _live(key: Key, now: int) -> list[StoredSecret]:
+    return [secret for secret in key.secrets if secret.ends_at is None or secret.ends_at > now]
+
+
+def _rotating(key: Key, now: int) -> tuple[StoredSecret, StoredSecret]:
+    live = _live(key, now)
+    if key.state == "invalidated" or len(live) < 2:
+        raise Conflict("no rotation is under way")
+    return live[0], live[1]
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.to_builtins(value)

@@ -1,0 +1,317 @@
+"""THE HOT PATH: read the credential, look the key up, decide, spend, count.
+
+    schemes.Reader.read      where is the credential, and is there exactly one?
+    credential.mac           the MAC, before anything is looked up
+    cache, store.lookup      whose is it?
+    policy.prove, .decide    is it proven, and may it do this?
+    limits, store.spend      does every limit give?
+    meter.count              it happened
+
+``verify`` and ``averify`` are the same but for one step, the spending, which may have to wait for the disk. Everything
+else is done inline: on SQLite a look-up costs less than handing it to somebody.
+"""
+
+import asyncio
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+import msgspec
+
+from keywright import credential, limits, policy
+from keywright.answers import RETRY_WHEN_UNAVAILABLE
+from keywright.cache import Cache, Compiled, Entry
+from keywright.errors import Invalid, NotFound, Unavailable
+from keywright.freshness import Freshness
+from keywright.keyring import Keyring
+from keywright.meter import Meter
+from keywright.model import Actor, Ask, KeyRecord, SecretRecord, Verdict
+from keywright.schemes import Headers, Presented, Unproven
+from keywright.store import audit, changes, keys
+from keywright.store.db import Database
+from keywright.store.lookup import Lookup
+from keywright.store.spend import Spender, Spent
+
+Given = list[tuple[bytes, bytes]] | Presented | Unproven
+
+_CODE_OF_KIND: Final = {"quota": "quota_exhausted", "credits": "quota_exhausted", "rate": "rate_limited"}
+
+
+class Engine:
+    """Answers verifications. One per process and database; safe to use from any thread or event loop."""
+
+    def __init__(
+        self,
+        database: Database,
+        keyring: Keyring,
+        lookup: Lookup,
+        cache: Cache,
+        freshness: Freshness,
+        meter: Meter,
+    ) -> None:
+        self._database = database
+        self._keyring = keyring
+        self._pepper = keyring.peppers[keyring.current]
+        self._lookup = lookup
+        self._cache = cache
+        self._freshness = freshness
+        self._meter = meter
+        self._spender = Spender(database)
+        self._clerk: ThreadPoolExecutor | None = None
+
+    # ------------------------------------------------------------------------------------------------ the two colours
+
+    def verify(
+        self, ask: Ask, given: Given, now: int, *, url: str | bytes | None = None, request_id: str = ""
+    ) -> Verdict:
+        """Say whether a request may proceed. ``given`` is its headers, or a credential already taken out of them.
+
+        Raises ``NotFound`` or ``Invalid`` where the ask itself names no keyspace or environment; a refusal is a value.
+        """
+        verdict = self._decide(ask, given, now, url, request_id)
+        if verdict.code == "ok" and ask.metered:
+            if verdict.key is not None and verdict.key.limits:
+                verdict = self._settle(verdict, self._spend(verdict.key, ask.cost, now))
+            self._count(ask, verdict, now)
+        elif ask.metered:
+            self._count(ask, verdict, now)
+        return verdict
+
+    async def averify(
+        self, ask: Ask, given: Given, now: int, *, url: str | bytes | None = None, request_id: str = ""
+    ) -> Verdict:
+        """``verify`` for an event loop: it awaits where ``verify`` would wait for the disk."""
+        verdict = self._decide(ask, given, now, url, request_id)
+        if verdict.code == "ok" and ask.metered:
+            if verdict.key is not None and verdict.key.limits:
+                verdict = self._settle(verdict, await self._aspend(verdict.key, ask.cost, now))
+            self._count(ask, verdict, now)
+        elif ask.metered:
+            self._count(ask, verdict, now)
+        return verdict
+
+    # --------------------------------------------------------------------------------------------------- up to a yes
+
+    def _decide(self, ask: Ask, given: Given, now: int, url: str | bytes | None, request_id: str) -> Verdict:
+        try:
+            stale = self._freshness.check(now)
+            compiled = self.compiled(ask.keyspace, stale=stale)
+            environment = environment_of(ask, compiled)
+            presented = compiled.reader.read(given, url) if isinstance(given, list) else given
+            if isinstance(presented, Unproven):
+                return Verdict(presented.code, presented.reason, ask.keyspace, now, request_id)
+            entry, secret, reason = self._identify(presented, now, stale=stale)
+        except Unavailable as trouble:
+            return unavailable(ask, now, request_id, str(trouble))
+        if entry is None or secret is None:
+            return Verdict("invalid", reason, ask.keyspace, now, request_id, scheme=presented.scheme)
+        record = entry.record
+        decision = policy.decide(record, secret, presented.username, ask, compiled.keyspace, environment, now)
+        verdict = Verdict(
+            decision.code,
+            decision.reason,
+            ask.keyspace,
+            now,
+            request_id,
+            record if decision.known else None,
+            presented.scheme,
+            stale=stale,
+            asked=ask.scopes,
+        )
+        if decision.code == "ok":
+            self._used(record, secret, presented, ask, now)
+        return verdict
+
+    def _identify(
+        self, presented: Presented, now: int, *, stale: bool
+    ) -> tuple[Entry | None, SecretRecord | None, str]:
+        """Find the key and the secret that was presented; without them, the reason."""
+        spelled = presented.spelled
+        mac = credential.mac(self._pepper, spelled.id, spelled.secret)
+        entry = self._cache.get(spelled.id)
+        if entry is None:
+            if spelled.check and credential.expected_check(spelled) != spelled.check:
+                return None, None, "checksum"
+            entry = self._find(spelled.id, now, stale=stale)
+        record = None if entry is None else entry.record
+        secret = policy.prove(record, self._macs(record, mac, spelled))
+        if entry is None or secret is None:
+            return entry, None, "unknown" if entry is None else "wrong_secret"
+        known = entry.checks.get(spelled.spelling)
+        if known is None or known[0] != secret.n:
+            known = entry.checks[spelled.spelling] = (secret.n, credential.expected_check(spelled))
+        return (entry, secret, "") if known[1] == spelled.check else (entry, None, "checksum")
+
+    def _macs(self, record: KeyRecord | None, mac: bytes, spelled: credential.Spelled) -> dict[int, bytes]:
+        macs = {self._keyring.current: mac}
+        if record is not None:
+            for secret in record.secrets:
+                if secret.pepper not in macs and secret.pepper in self._keyring.peppers:
+                    pepper = self._keyring.peppers[secret.pepper]
+                    macs[secret.pepper] = credential.mac(pepper, spelled.id, spelled.secret)
+        return macs
+
+    def _find(self, key_id: bytes, now: int, *, stale: bool) -> Entry | None:
+        if stale:
+            raise Unavailable("the store does not answer, and this key is not known by heart")
+        if self._cache.is_absent(key_id, now):
+            return None
+        applied = self._cache.applied
+        record = self._lookup.find(key_id)
+        if record is None:
+            self._cache.put_absent(key_id, applied, now)
+            return None
+        entry = Entry(self._with_plan(record))
+        self._cache.put(key_id, entry)
+        return entry
+
+    def _with_plan(self, record: KeyRecord) -> KeyRecord:
+        if record.plan is None:
+            return record
+        plan = self.compiled(record.keyspace).keyspace.plans.get(record.plan)
+        if plan is None:
+            # Without its limits the key would be unlimited: that is ours to mend, and nobody's to enjoy.
+            raise Unavailable(f"the plan {record.plan!r} of a key is not defined any more")
+        charges = tuple((f"key:{record.id}:plan", limit) for limit in plan.limits)
+        return msgspec.structs.replace(record, limits=record.limits + charges)
+
+    def compiled(self, name: str, *, stale: bool = False) -> Compiled:
+        """A keyspace as verifications need it. Raises ``NotFound``."""
+        compiled = self._cache.keyspace(name)
+        if compiled is None:
+            if stale:
+                raise Unavailable("the store does not answer, and this keyspace is not known by heart")
+            found = self._lookup.keyspace(name)
+            if found is None:
+                raise NotFound(f"there is no keyspace {name!r}")
+            compiled = Compiled(*found)
+            self._cache.put_keyspace(compiled)
+        return compiled
+
+    def current(self, name: str, now: int) -> Compiled:
+        """A keyspace as it is now: for doors that need its definition before they can ask."""
+        return self.compiled(name, stale=self._freshness.check(now))
+
+    def entry(self, record: KeyRecord) -> Entry | None:
+        """The cache's entry of a record that a verdict carries, if it is still the same."""
+        entry = self._cache.get(record.id.encode())
+        return entry if entry is not None and entry.record is record else None
+
+    # ----------------------------------------------------------------------------------------------- from a yes on
+
+    def _spend(self, record: KeyRecord, cost: int, now: int) -> Spent | Unavailable:
+        try:
+            return self._spender.take(record.limits, limits.check_cost(cost), now).result()
+        except Unavailable as trouble:
+            return trouble
+
+    async def _aspend(self, record: KeyRecord, cost: int, now: int) -> Spent | Unavailable:
+        future: Future[Spent] = self._spender.take(record.limits, limits.check_cost(cost), now)
+        try:
+            return await asyncio.wrap_future(future)
+        except Unavailable as trouble:
+            return trouble
+
+    def _settle(self, verdict: Verdict, spent: Spent | Unavailable) -> Verdict:
+        """A verdict after spending: what the limits gave, or which one refused; the latest to reset answers."""
+        replace = msgspec.structs.replace
+        if isinstance(spent, Unavailable):
+            return replace(verdict, code="unavailable", reason=str(spent), retry_after=RETRY_WHEN_UNAVAILABLE)
+        if spent.granted:
+            return replace(verdict, limits=spent.states)
+        never = [state for state in spent.refused if state.reset_seconds is None]
+        last = never[0] if never else max(spent.refused, key=lambda state: state.reset_seconds or 0)
+        code = _CODE_OF_KIND[last.kind]
+        return replace(
+            verdict, code=code, reason=last.name, limits=spent.states, retry_after=last.reset_seconds
+        )
+
+    def _count(self, ask: Ask, verdict: Verdict, now: int) -> None:
+        self._meter.count(verdict.key, ask.keyspace, ask.environment or "", verdict.code, ask.resource, now)
+
+    def _used(
+        self, record: KeyRecord, secret: SecretRecord, presented: Presented, ask: Ask, now: int
+    ) -> None:
+        if ask.metered:
+            self._meter.seen(record.id, secret.n, ask.ip, now)
+            if secret.starts_rotation:
+                self._first_use(record, secret, now)
+        if secret.pepper != self._keyring.current:
+            self._rewrap(record.id, secret, presented.spelled)
+
+    def _first_use(self, record: KeyRecord, secret: SecretRecord, now: int) -> None:
+        """End the earlier secrets of a key whose new one is used for the first time.
+
+        The caller waits for it, once in a rotation: with no grace, the old secret must be refused from here on. Where
+        the store does not answer the new secret works all the same, and its next use tries again.
+        """
+        try:
+            with self._database.write() as tx:
+                stored = keys.get(tx, record.id, now)
+                own = next((s for s in stored.secrets if s.n == secret.n), None) if stored else None
+                if own is None or not own.starts_rotation:
+                    return
+                keys.end_secrets(tx, record.id, secret.n, now + (own.grace or 0))
+                keys.set_secret(tx, record.id, secret.n, starts_rotation=0)
+                changes.note(tx, "key", record.id, now)
+                detail = {"secret": secret.n, "earlier_end_at": now + (own.grace or 0)}
+                actor = Actor("system", "first use")
+                audit.append(
+                    tx,
+                    self._keyring,
+                    actor,
+                    "key.first_use",
+                    ("key", record.id),
+                    now,
+                    account=record.account,
+                    detail=detail,
+                )
+        except Unavailable:
+            return
+
+    def _rewrap(self, key_id: str, secret: SecretRecord, spelled: credential.Spelled) -> None:
+        """Move a proven secret to the current pepper, in the background."""
+        if self._clerk is None:
+            self._clerk = ThreadPoolExecutor(1, thread_name_prefix="keywright-clerk")
+        mac = credential.mac(self._pepper, spelled.id, spelled.secret)
+        self._clerk.submit(self._write_rewrapped, key_id, secret, mac)
+
+    def _write_rewrapped(self, key_id: str, secret: SecretRecord, mac: bytes) -> None:
+        try:
+            with self._database.write() as tx:
+                keys.rewrap(tx, key_id, secret.n, secret.mac, mac, self._keyring.current)
+                changes.note(tx, "key", key_id, 0)
+        except Unavailable:
+            return
+
+    def close(self) -> None:
+        """Finish what was begun."""
+        self._spender.close()
+        if self._clerk is not None:
+            self._clerk.shutdown()
+
+    def after_fork(self) -> None:
+        """Forget threads that did not come along."""
+        self._spender.after_fork()
+        self._clerk = None
+
+
+def environment_of(ask: Ask, compiled: Compiled) -> str:
+    """The environment that an ask is about. Raises ``Invalid`` where it names none of several, or an unknown one."""
+    environment = ask.environment or compiled.only_environment
+    if environment is None:
+        names = ", ".join(compiled.keyspace.environments)
+        raise Invalid(f"keyspace {ask.keyspace!r} has several; say which of {names}", path="environment")
+    if environment not in compiled.keyspace.environments:
+        names = ", ".join(compiled.keyspace.environments)
+        raise Invalid(
+            f"{environment[:40]!r} is not one of keyspace {ask.keyspace!r}: {names}", path="environment"
+        )
+    return environment
+
+
+def unavailable(ask: Ask, now: int, request_id: str, reason: str) -> Verdict:
+    """The verdict of a verification that could not be done."""
+    return Verdict("unavailable", reason, ask.keyspace, now, request_id, retry_after=RETRY_WHEN_UNAVAILABLE)
+
+
+__all__ = ["Engine", "Given", "Headers", "environment_of", "unavailable"]

@@ -1,0 +1,131 @@
+"""What can go wrong, as a tree, and the one table from codes to HTTP.
+
+    KeywrightError                 has a ``code``; its first sentence is the message
+    ├── CallerError                the caller asked for something that cannot be
+    │   ├── Invalid                a field, a limit, a scope, a time: ``invalid_request``
+    │   │   └── ProfileError       a keyspace's TOML, with the path of the key at fault
+    │   ├── NotFound               no such thing, or not yours: ``not_found``
+    │   ├── Conflict               the thing is not in a state for this: ``conflict``
+    │   └── Exceeds                a grant larger than its grantor: ``exceeds_grantor``
+    ├── Unavailable                the store does not answer: ``unavailable``
+    └── CannotStart                this installation cannot be opened: ``cannot_start``
+        ├── SecretTrouble          the installation's secret is missing, unreadable or another's
+        └── SchemaTrouble          the database was made by a newer Keywright, or is not one of ours
+
+A refused *credential* is none of these: it is a value, ``model.Verdict``.
+"""
+
+from typing import Final, NamedTuple
+
+
+class Meaning(NamedTuple):
+    """What a code means over HTTP: its status and the title that never varies."""
+
+    status: int
+    title: str
+
+
+#: Every code that Keywright says, in any place, and what it means over HTTP. The only table of statuses.
+CODES: Final[dict[str, Meaning]] = {
+    "ok": Meaning(200, "The request may proceed"),
+    # what a credential can be told before it is proven
+    "missing": Meaning(401, "No API key was presented"),
+    "ambiguous": Meaning(401, "More than one reading of the presented credentials is possible"),
+    "invalid": Meaning(401, "The API key is not valid"),
+    # what it can be told after
+    "invalidated": Meaning(401, "The API key was invalidated"),
+    "disabled": Meaning(401, "The API key is disabled"),
+    "expired": Meaning(401, "The API key has expired"),
+    "rotated": Meaning(401, "This secret was replaced by a newer one"),
+    "wrong_environment": Meaning(401, "The API key belongs to another environment"),
+    "account_suspended": Meaning(403, "The account is not active"),
+    "ip_not_allowed": Meaning(403, "The API key may not be used from this address"),
+    "insufficient_scope": Meaning(403, "The API key does not allow this"),
+    "rate_limited": Meaning(429, "Too many requests"),
+    "quota_exhausted": Meaning(429, "The quota is used up"),
+    "unavailable": Meaning(503, "The service cannot answer right now"),
+    # what a gateway is told
+    "gateway_misconfigured": Meaning(400, "The gateway did not say what was asked of it"),
+    "ambiguous_path": Meaning(400, "The path can be read in more than one way"),
+    # what a caller of the management API is told
+    "bad_json": Meaning(400, "The body is not acceptable JSON"),
+    "invalid_request": Meaning(422, "The request cannot be carried out as written"),
+    "not_found": Meaning(404, "There is no such thing here"),
+    "method_not_allowed": Meaning(405, "The method is not offered here"),
+    "conflict": Meaning(409, "The thing is not in a state for this"),
+    "too_large": Meaning(413, "The body is too large"),
+    "unsupported_media_type": Meaning(415, "The body must be application/json"),
+    "too_many_headers": Meaning(431, "The request has too many header fields"),
+    "exceeds_grantor": Meaning(403, "A grant cannot exceed its grantor"),
+    "https_required": Meaning(403, "This address is served over HTTPS only"),
+    "cannot_start": Meaning(503, "The installation cannot be opened"),
+    "internal": Meaning(500, "Something of ours is broken"),
+}
+
+
+class KeywrightError(Exception):
+    """Something that Keywright will not or cannot do."""
+
+    code: str = "internal"
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of this error's code."""
+        return CODES[self.code].status
+
+
+class CallerError(KeywrightError):
+    """The caller asked for something that cannot be."""
+
+    code = "invalid_request"
+
+
+class Invalid(CallerError):
+    """A value is not acceptable; ``path`` names the field at fault, where there is one."""
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.path = path
+        self.reason = message
+
+
+class ProfileError(Invalid):
+    """A keyspace's definition is not acceptable; ``path`` is the TOML key at fault."""
+
+
+class NotFound(CallerError):
+    """There is no such thing, or it is not the caller's: the two are never told apart."""
+
+    code = "not_found"
+
+
+class Conflict(CallerError):
+    """The thing exists, but is not in a state in which this can be done."""
+
+    code = "conflict"
+
+
+class Exceeds(CallerError):
+    """Somebody tried to grant more than they hold."""
+
+    code = "exceeds_grantor"
+
+
+class Unavailable(KeywrightError):
+    """The store does not answer; nothing was changed, and trying again is right."""
+
+    code = "unavailable"
+
+
+class CannotStart(KeywrightError):
+    """This installation cannot be opened; the message is one line that says what to do."""
+
+    code = "cannot_start"
+
+
+class SecretTrouble(CannotStart):
+    """The installation's secret is missing, unreadable, malformed, or belongs to another database."""
+
+
+class SchemaTrouble(CannotStart):
+    """The database was written by a newer Keywright, or is not a Keywright database."""

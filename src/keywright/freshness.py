@@ -1,0 +1,60 @@
+"""How a process learns that something has changed, before it answers from memory.
+
+On SQLite every verification asks its thread's own connection for the data version of the keys file (1.5 µs). When it has
+moved, the changes since the last known one are read and what they name is evicted. The version is read before the
+changes, so that a commit in between moves it again: nothing that was committed before a verification began is missed.
+
+``docs/freshness.md`` says why this is exact, and what happens when the store is gone.
+"""
+
+import threading
+from typing import Final, Literal
+
+from keywright.cache import Cache
+from keywright.errors import Unavailable
+from keywright.store.lookup import Lookup
+from keywright.times import SECOND
+
+Policy = Literal["serve", "refuse"]
+_NEVER: Final = -(10**18)
+
+
+class Freshness:
+    """Keeps a cache as fresh as the store, and says when it cannot."""
+
+    def __init__(
+        self, lookup: Lookup, cache: Cache, *, on_store_loss: Policy = "serve", max_stale: int = 60
+    ) -> None:
+        self._lookup = lookup
+        self._cache = cache
+        self._serve = on_store_loss == "serve"
+        self._max_stale = max_stale * SECOND
+        self._confirmed = _NEVER
+        self._catching_up = threading.Lock()
+
+    def check(self, now: int) -> bool:
+        """Bring the cache up to date. ``True`` means that the store is gone and old answers are still allowed.
+
+        Raises ``Unavailable`` where they are not.
+        """
+        try:
+            version = self._lookup.moved()
+            if version is not None:
+                self._catch_up()
+                self._lookup.acknowledge(version)
+        except Unavailable:
+            if self._serve and now - self._confirmed <= self._max_stale:
+                return True
+            raise
+        self._confirmed = now
+        return False
+
+    def _catch_up(self) -> None:
+        with self._catching_up:
+            changes = self._lookup.changes(self._cache.applied)
+            if changes:
+                self._cache.apply(changes)
+
+    def begin(self) -> None:
+        """Start from the newest change: nothing older can be in an empty cache."""
+        self._cache.applied = self._lookup.newest()

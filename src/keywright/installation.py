@@ -1,0 +1,353 @@
+"""An installation, opened: its settings, its secret, its store, its engine and its desk; and the library's front door.
+
+``open_installation`` is what command, server and library stand on. ``Keywright`` is what a host's program holds.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from secrets import token_hex
+from types import TracebackType
+from typing import Final, Self
+from weakref import WeakSet
+
+from keywright import keyring as keyrings
+from keywright import limits as arithmetic
+from keywright.answers import Answer
+from keywright.cache import Cache
+from keywright.desk.accounts import Accounts
+from keywright.desk.keys import Keys
+from keywright.desk.keyspaces import Keyspaces
+from keywright.desk.trail import Trail
+from keywright.engine import Engine, Given
+from keywright.errors import CannotStart, Invalid, SchemaTrouble, SecretTrouble, Unavailable
+from keywright.freshness import Freshness, Policy
+from keywright.keyring import Keyring
+from keywright.meter import Meter
+from keywright.model import Ask, Verdict
+from keywright.schemes import from_mapping
+from keywright.store import canaries, keys, migrate
+from keywright.store.db import Database, WriterLock
+from keywright.store.lookup import Lookup
+from keywright.store.schema import HEADS
+
+Clock = Callable[[], int]
+HeadersLike = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
+
+_OPEN: Final[WeakSet["Installation"]] = WeakSet()
+
+
+def wall_clock() -> int:
+    """Now, in microseconds since 1970 in UTC."""
+    return time.time_ns() // 1000
+
+
+def new_request_id() -> str:
+    """Draw a request id: 80 random bits in hex."""
+    return "req_" + token_hex(10)
+
+
+class Installation:
+    """Everything that belongs to one database. Close it when done: what was counted last is written then."""
+
+    def __init__(
+        self,
+        database: Database,
+        keyring: Keyring,
+        clock: Clock,
+        *,
+        cache_size: int,
+        on_store_loss: Policy,
+        max_stale: int,
+    ) -> None:
+        self.database = database
+        self.keyring = keyring
+        self.clock = clock
+        self.lookup = Lookup(database)
+        self.cache = Cache(cache_size)
+        self.freshness = Freshness(self.lookup, self.cache, on_store_loss=on_store_loss, max_stale=max_stale)
+        self.meter = Meter(database)
+        self.engine = Engine(database, keyring, self.lookup, self.cache, self.freshness, self.meter)
+        self.keys = Keys(database, keyring, clock)
+        self.accounts = Accounts(database, keyring, clock)
+        self.keyspaces = Keyspaces(database, keyring, clock)
+        self.trail = Trail(database, keyring, clock)
+        _OPEN.add(self)
+
+    def close(self) -> None:
+        """Finish what was begun, write what was counted, close every file."""
+        _OPEN.discard(self)
+        self.engine.close()
+        self.meter.close()
+        self.lookup.close()
+        self.database.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: forget threads and connections that did not come along."""
+        self.engine.after_fork()
+        self.meter.after_fork()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _after_fork() -> None:
+    for installation in list(_OPEN):
+        installation.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def open_installation(
+    url: str,
+    *,
+    secret: str | None = None,
+    clock: Clock = wall_clock,
+    may_migrate: bool = True,
+    cache_size: int = 100_000,
+    on_store_loss: Policy = "serve",
+    max_stale: int = 60,
+) -> Installation:
+    """Open a database, bringing a SQLite one up to date, or making it where there is none.
+
+    ``secret`` is the installation's secret as text; without it, it is read from the file beside a SQLite database, where
+    it is made together with a new one. Raises ``CannotStart`` with one line that says what to do.
+    """
+    database = Database(url)
+    try:
+        keyring = _keyring(database, secret)
+        _bring_up_to_date(database, may_migrate=may_migrate)
+        _prove(database, keyring, clock())
+        opened = Installation(
+            database, keyring, clock, cache_size=cache_size, on_store_loss=on_store_loss, max_stale=max_stale
+        )
+        opened.keyspaces.prepare()
+        if database.is_sqlite:
+            opened.freshness.begin()
+    except Unavailable as trouble:
+        database.close()
+        raise CannotStart(f"{_shown(url)} cannot be opened: {trouble}") from trouble
+    except CannotStart:
+        database.close()
+        raise
+    return opened
+
+
+def _shown(url: str) -> str:
+    return url if url.startswith("sqlite") else "the database"
+
+
+def _keyring(database: Database, secret: str | None) -> Keyring:
+    if secret is not None:
+        return keyrings.parse(secret)
+    if not database.is_sqlite:
+        raise SecretTrouble(
+            "PostgreSQL needs the installation's secret in KEYWRIGHT_SECRET or KEYWRIGHT_SECRET_FILE"
+        )
+    path = database.secret_file
+    try:
+        return keyrings.parse(path.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        pass
+    except (OSError, UnicodeDecodeError) as trouble:
+        raise SecretTrouble(f"the installation's secret in {path} cannot be read: {trouble}") from None
+    if database.exists() and migrate.versions(database)["keys"] is not None:
+        raise SecretTrouble(
+            f"{database.path} exists, but its secret {path} is missing; without it no key can be verified. "
+            "Put the file back, or set KEYWRIGHT_SECRET."
+        )
+    return _make_secret(database, path)
+
+
+def _make_secret(database: Database, path: Path) -> Keyring:
+    if not path.parent.is_dir():
+        raise CannotStart(f"the directory {path.parent} does not exist")
+    lock = WriterLock(database.lock_file)
+    try:
+        with lock.held():
+            if not path.exists():
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                    file.write(keyrings.draw() + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+    except (OSError, Unavailable) as trouble:
+        raise CannotStart(f"the directory {path.parent} cannot be written to: {trouble}") from None
+    finally:
+        lock.close()
+    return keyrings.parse(path.read_text(encoding="ascii"))
+
+
+def _bring_up_to_date(database: Database, *, may_migrate: bool) -> None:
+    if database.is_sqlite or may_migrate:
+        migrate.migrate(database)
+        return
+    migrate.check(database)
+    behind = [which for which, version in migrate.versions(database).items() if version != HEADS[which]]
+    if behind:
+        raise SchemaTrouble("the database's schema is older than this version: run `keywright migrate`")
+
+
+def _prove(database: Database, keyring: Keyring, now: int) -> None:
+    with database.read() as connection:
+        writes = canaries.missing(connection, keyring)
+        hanging = keys.peppers(connection) if len(keyring.peppers) > 1 or keyring.current != 1 else {}
+    if writes:
+        with database.write() as tx:
+            canaries.check(tx, keyring, now)
+    else:
+        with database.read() as connection:
+            canaries.check(connection, keyring, now)
+    lost = {n: many for n, many in hanging.items() if n not in keyring.peppers}
+    if lost:
+        n, many = next(iter(lost.items()))
+        raise SecretTrouble(
+            f"{many} secrets of keys hang on entry {n} of the installation's secret; keep it configured"
+        )
+
+
+class Keywright:
+    """The library: the keys of one keyspace and environment, or of several named at each call.
+
+        kw = Keywright("sqlite:///keys.db", keyspace="acme", environment="production")
+        verdict = kw.verify(request.headers, scopes=["contacts:read"], method="GET")
+
+    Safe to use from any thread, and opened before a fork it works in every child.
+    """
+
+    def __init__(
+        self,
+        database: str = "sqlite:///keywright.db",
+        *,
+        keyspace: str | None = None,
+        environment: str | None = None,
+        secret: str | None = None,
+        clock: Clock = wall_clock,
+    ) -> None:
+        """Open the database. Raises ``CannotStart``."""
+        self.installation = open_installation(database, secret=secret, clock=clock)
+        self.keyspace = keyspace
+        self.environment = environment
+
+    @property
+    def keys(self) -> Keys:
+        """The verbs on keys."""
+        return self.installation.keys
+
+    @property
+    def accounts(self) -> Accounts:
+        """The verbs on accounts."""
+        return self.installation.accounts
+
+    @property
+    def keyspaces(self) -> Keyspaces:
+        """The verbs on keyspaces."""
+        return self.installation.keyspaces
+
+    def verify(
+        self,
+        headers: HeadersLike,
+        *,
+        scopes: Iterable[str] = (),
+        method: str | None = None,
+        ip: str | None = None,
+        url: str | bytes | None = None,
+        resource: str | None = None,
+        cost: int = 1,
+        authenticate_only: bool = False,
+        keyspace: str | None = None,
+        environment: str | None = None,
+        request_id: str | None = None,
+    ) -> Verdict:
+        """Say whether a request may proceed. A refusal is a value; ``answer`` turns it into a response.
+
+        Raises ``NotFound`` or ``Invalid`` where the call itself names no keyspace or environment that exists.
+        """
+        ask = self._ask(scopes, method, ip, resource, cost, authenticate_only, keyspace, environment)
+        return self.installation.engine.verify(
+            ask,
+            _given(headers),
+            self.installation.clock(),
+            url=url,
+            request_id=request_id or new_request_id(),
+        )
+
+    async def averify(
+        self,
+        headers: HeadersLike,
+        *,
+        scopes: Iterable[str] = (),
+        method: str | None = None,
+        ip: str | None = None,
+        url: str | bytes | None = None,
+        resource: str | None = None,
+        cost: int = 1,
+        authenticate_only: bool = False,
+        keyspace: str | None = None,
+        environment: str | None = None,
+        request_id: str | None = None,
+    ) -> Verdict:
+        """``verify``, for an event loop."""
+        ask = self._ask(scopes, method, ip, resource, cost, authenticate_only, keyspace, environment)
+        return await self.installation.engine.averify(
+            ask,
+            _given(headers),
+            self.installation.clock(),
+            url=url,
+            request_id=request_id or new_request_id(),
+        )
+
+    def answer(self, verdict: Verdict) -> Answer:
+        """What to answer a refused request with: status, headers and body, verbatim."""
+        return self.installation.engine.compiled(verdict.keyspace).answers.of(verdict)
+
+    def close(self) -> None:
+        """Write what was counted and close the database."""
+        self.installation.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(
+        self,
+        scopes: Iterable[str],
+        method: str | None,
+        ip: str | None,
+        resource: str | None,
+        cost: int,
+        authenticate_only: bool,
+        keyspace: str | None,
+        environment: str | None,
+    ) -> Ask:
+        name = keyspace or self.keyspace
+        if name is None:
+            raise Invalid("name one here or when Keywright is opened", path="keyspace")
+        return Ask(
+            name,
+            environment or self.environment,
+            (scopes,) if isinstance(scopes, str) else tuple(scopes),
+            None if method is None else method.upper(),
+            resource,
+            ip,
+            arithmetic.check_cost(cost),
+            authenticate_only,
+        )
+
+
+def _given(headers: HeadersLike) -> Given:
+    return from_mapping(headers)
+
+
+__all__ = ["Installation", "Keywright", "new_request_id", "open_installation", "wall_clock"]

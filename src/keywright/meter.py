@@ -1,0 +1,126 @@
+"""Counts verdicts in memory, and carries them to the store in numbered batches.
+
+A batch stays until the store has it; sending it twice counts once. What a worker has counted since its last flush, a
+second at most, is lost when the process is killed; ``close`` loses nothing.
+"""
+
+import os
+import secrets
+import threading
+from typing import Final
+
+from keywright.errors import Unavailable
+from keywright.model import KeyRecord
+from keywright.store import usage
+from keywright.store.db import Database
+from keywright.times import SECOND
+
+FLUSH_EVERY: Final = 1.0  # seconds
+#: Resources that are told apart for one key; further ones are counted as ``other``.
+MOST_RESOURCES: Final = 50
+_MINUTE: Final = 60 * SECOND
+
+_Counted = tuple[str, str, str, str, int, str, str]
+
+
+class Meter:
+    """The counts of this process. ``count`` is for the hot path; a thread of its own does the flushing."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._flushing = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[_Counted, int] = {}
+        self._seen: dict[tuple[str, int], tuple[int, str | None]] = {}
+        self._resources: dict[str, set[str]] = {}
+        self._worker = f"{os.getpid()}-{secrets.token_hex(6)}"
+        self._batch = 0
+        self._unsent: tuple[list[usage.Count], list[usage.Seen]] | None = None
+        self._at = 0
+
+    def count(
+        self,
+        key: KeyRecord | None,
+        keyspace: str,
+        environment: str,
+        code: str,
+        resource: str | None,
+        now: int,
+    ) -> None:
+        """Count one verdict. ``key`` is ``None`` where nobody was proven."""
+        key_id, account_id = (key.id, key.account_id) if key is not None else ("", "")
+        where = self._told_apart(key_id, resource) if resource else ""
+        counted = (key_id, keyspace, environment, account_id, now - now % _MINUTE, code, where)
+        with self._lock:
+            self._counts[counted] = self._counts.get(counted, 0) + 1
+            self._at = now
+        if self._thread is None:
+            self._start()
+
+    def seen(self, key_id: str, n: int, ip: str | None, now: int) -> None:
+        """Note that a secret was used."""
+        self._seen[key_id, n] = (now, ip)
+
+    def flush(self) -> bool:
+        """Carry over what was counted; ``False`` where the store does not answer and it is kept for the next time."""
+        with self._flushing:
+            if self._unsent is None:
+                self._unsent = self._gather()
+                if self._unsent is None:
+                    return True
+                self._batch += 1
+            try:
+                with self._database.write("usage") as tx:
+                    usage.add(tx, self._worker, self._batch, *self._unsent, self._at)
+            except Unavailable:
+                return False
+            self._unsent = None
+            return True
+
+    def close(self) -> None:
+        """Stop the thread and flush what is left."""
+        self._stop.set()
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join()
+        self._thread = None
+        while self.flush() and self._counts:
+            pass
+
+    def after_fork(self) -> None:
+        """Start anew in a child: the parent flushes its own counts."""
+        self._flushing, self._stop, self._thread = threading.Lock(), threading.Event(), None
+        self._begin()
+
+    def _told_apart(self, key_id: str, resource: str) -> str:
+        known = self._resources.setdefault(key_id, set())
+        if resource not in known:
+            if len(known) >= MOST_RESOURCES:
+                return "other"
+            known.add(resource)
+        return resource
+
+    def _gather(self) -> tuple[list[usage.Count], list[usage.Seen]] | None:
+        with self._lock:
+            counts, self._counts = self._counts, {}
+            seen, self._seen = self._seen, {}
+        if not counts and not seen:
+            return None
+        return (
+            [usage.Count(*counted, count) for counted, count in counts.items()],
+            [usage.Seen(key_id, n, at, ip) for (key_id, n), (at, ip) in seen.items()],
+        )
+
+    def _start(self) -> None:
+        with self._flushing:
+            if self._thread is None and not self._stop.is_set():
+                self._thread = threading.Thread(target=self._run, name="keywright-meter", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(FLUSH_EVERY):
+            self.flush()

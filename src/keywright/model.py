@@ -1,0 +1,318 @@
+"""The records that everything is said in. Frozen, and free of behaviour that needs a clock or a store.
+
+Instants are microseconds since 1970 in UTC. A key is met in two shapes: ``Key`` is what management reads and writes,
+``KeyRecord`` is what a verification needs, resolved and small, as the cache holds it.
+"""
+
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, Final, Literal
+
+import msgspec
+
+from keywright.credential import Secret, Type
+
+Access = Literal["all", "read_only", "restricted"]
+AccountState = Literal["pending", "active", "suspended"]
+KeyState = Literal["active", "disabled", "invalidated", "expired", "deleted"]
+LimitKind = Literal["quota", "rate", "credits"]
+Network = IPv4Network | IPv6Network
+
+#: Our own keyspace, whose keys open the management API.
+MANAGEMENT: Final = "keywright"
+#: Methods that change nothing (RFC 9110 9.2.1), of those that an API serves.
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Scopes over a customer's own keys, held only where the keyspace's ``self_service`` grants them.
+RESERVED_SCOPES: Final = frozenset({"keys:read", "keys:write"})
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """One bound on use. ``per`` is a calendar unit of a quota, seconds of a rate, nothing for credits."""
+
+    name: str
+    kind: LimitKind
+    limit: int
+    per: Literal["minute", "hour", "day", "month"] | int | None = None
+
+
+class Scope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A permission that the host product names; ``reads`` says that it changes nothing."""
+
+    title: str
+    reads: bool = False
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A named set of limits."""
+
+    title: str
+    limits: tuple[Limit, ...] = ()
+
+
+class GateRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a gate asks of requests whose method and path it matches. ``*`` in a path stands for one segment."""
+
+    path: str
+    methods: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    cost: int = 1
+    resource: str = ""
+    reads: bool = False
+    authenticate_only: bool = False
+
+
+class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For a proxy that asks before it forwards: an environment and, by method and path, what is needed."""
+
+    environment: str
+    rules: tuple[GateRule, ...] = ()
+
+
+class AccessPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which kinds of access a keyspace offers, and which a key gets that names none (none: it must)."""
+
+    classes: tuple[Access, ...] = ("all", "read_only", "restricted")
+    default: Access | None = None
+
+
+class ExpiryPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long keys live that do not say, and at most; seconds, ``None`` for ever."""
+
+    default: int | None = None
+    longest: int | None = None
+
+
+class Fields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which fields the creation form asks for, and which must be filled."""
+
+    ask: tuple[str, ...] = ("name", "description", "access")
+    required: tuple[str, ...] = ("name",)
+
+
+class Keyspace(msgspec.Struct, frozen=True):
+    """The keys of one protected API, and all that makes them what they are."""
+
+    name: str
+    title: str
+    prefix: str
+    format: Literal["standard", "dotted"]
+    schemes: tuple[str, ...]
+    environments: dict[str, str]  # name -> the code that stands in the key
+    header: str = ""
+    scopes: dict[str, Scope] = {}
+    access: AccessPolicy = AccessPolicy()
+    expiry: ExpiryPolicy = ExpiryPolicy()
+    fields: Fields = Fields()
+    limits: tuple[Limit, ...] = ()
+    plans: dict[str, Plan] = {}
+    gates: dict[str, Gate] = {}
+    self_service: Literal["off", "read", "full"] = "off"
+    error_shape: Literal["problem", "message"] = "problem"
+    rate_headers: bool = False
+    url: str = ""
+    labels: dict[str, str] = {}
+    navigation: tuple[str, ...] = ()
+    deep_link: str = ""
+
+
+class SecretRecord(msgspec.Struct, frozen=True, gc=False):
+    """One secret of a key, as a verification needs it: its MAC, whose pepper made it, and when it ends."""
+
+    n: int
+    mac: bytes
+    pepper: int
+    ends_at: int | None = None
+    starts_rotation: bool = False  # its first use ends the secrets before it
+
+
+class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a management key is confined to; ``None`` is not confined."""
+
+    account: str | None = None
+    keyspace: str | None = None
+    environment: str | None = None
+
+
+class KeyRecord(msgspec.Struct, frozen=True):
+    """What a verification knows of a key: one read of the store, kept by the cache until a change names it."""
+
+    id: str
+    keyspace: str
+    environment: str
+    account_id: str
+    account: str
+    account_state: AccountState
+    name: str
+    access: Access
+    scopes: frozenset[str]
+    state: Literal["active", "disabled", "invalidated", "deleted"]
+    expires_at: int | None
+    networks: tuple[Network, ...]
+    limits: tuple[tuple[str, Limit], ...]  # (subject whose counter it is, limit)
+    secrets: tuple[SecretRecord, ...]
+    team: str | None = None
+    application: str | None = None
+    plan: str | None = None
+    metadata: str = "{}"  # JSON text
+    binding: Binding | None = None
+    seq: int = 0  # the newest change that this read had seen
+
+
+class Account(msgspec.Struct, frozen=True):
+    """A customer, whose keys they are."""
+
+    id: str
+    username: str
+    name: str
+    state: AccountState
+    limits: tuple[Limit, ...]
+    created_at: int
+    updated_at: int
+
+
+class StoredSecret(msgspec.Struct, frozen=True):
+    """One secret of a key as management sees it: never its MAC."""
+
+    n: int
+    hint: dict[str, str]
+    created_at: int
+    ends_at: int | None
+    starts_rotation: bool
+    grace: int | None
+    last_used_at: int | None = None
+
+
+class Key(msgspec.Struct, frozen=True):
+    """The record of a credential, as management reads it. ``state`` is as of the reading."""
+
+    id: str
+    keyspace: str
+    account: str
+    environment: str
+    type: Type
+    name: str
+    description: str
+    team: str | None
+    application: str | None
+    access: Access
+    scopes: tuple[str, ...]
+    limits: tuple[Limit, ...]
+    plan: str | None
+    expires_at: int | None
+    allowed_ips: tuple[str, ...]
+    metadata: dict[str, Any]
+    state: KeyState
+    state_reason: str | None
+    parent: str | None
+    binding: Binding | None
+    created_at: int
+    created_by: str
+    updated_at: int
+    ended_at: int | None
+    secrets: tuple[StoredSecret, ...] = ()
+    last_used_at: int | None = None
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """What is shown once: the id, and the secret in each spelling that the keyspace's schemes use."""
+
+    id: str
+    secret: Secret | None
+    token: Secret
+
+
+class Propagation(msgspec.Struct, frozen=True):
+    """How far a change has travelled when it is answered. On SQLite always exact."""
+
+    exact: bool = True
+
+
+class Issued(msgspec.Struct, frozen=True):
+    """A key and the credential that was made with it."""
+
+    key: Key
+    credential: Credential
+    propagation: Propagation = Propagation()
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """A key after a change, and how far the change has travelled."""
+
+    key: Key
+    propagation: Propagation = Propagation()
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some of a list, and the cursor of what follows; ``None`` at its end."""
+
+    items: tuple[Any, ...]
+    next_cursor: str | None = None
+
+
+class Ask(msgspec.Struct, frozen=True, gc=False):
+    """What a verification is asked. Scopes are all needed; ``reads`` is a gate's word that its rule changes nothing."""
+
+    keyspace: str
+    environment: str | None = None
+    scopes: tuple[str, ...] = ()
+    method: str | None = None
+    resource: str | None = None
+    ip: str | None = None
+    cost: int = 1
+    authenticate_only: bool = False
+    reads: bool = False
+    metered: bool = True
+
+
+class LimitState(msgspec.Struct, frozen=True):
+    """How one limit stands after a verification."""
+
+    name: str
+    kind: LimitKind
+    limit: int
+    per: str | int | None
+    remaining: int
+    reset_seconds: int | None  # None: never by itself
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The answer of a verification. A refusal is a value like any other.
+
+    ``reason`` says what exactly was wrong: it is for the authorised caller, the refusal log and ``explain``, never for
+    the client. ``key`` is there only where its secret was proven and the asker may know it.
+    """
+
+    code: str
+    reason: str
+    keyspace: str
+    at: int
+    request_id: str = ""
+    key: KeyRecord | None = None
+    scheme: str | None = None
+    limits: tuple[LimitState, ...] = ()
+    retry_after: int | None = None  # seconds
+    stale: bool = False
+    asked: tuple[str, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        """Whether the request may proceed."""
+        return self.code == "ok"
+
+    def __bool__(self) -> bool:
+        return self.code == "ok"
+
+
+class Actor(msgspec.Struct, frozen=True):
+    """Who does something, for the audit trail and for what they may grant."""
+
+    kind: Literal["command", "library", "management_key", "key", "person", "system"]
+    id: str
+    source: str = ""  # an address, or nothing
+    request_id: str = ""
+
+
+def key_state(stored: str, expires_at: int | None, now: int) -> KeyState:
+    """The state of a key as it is seen at ``now``: expiry is not stored, it happens."""
+    if stored == "active" and expires_at is not None and now >= expires_at:
+        return "expired"
+    return stored  # type: ignore[return-value]  # the store holds the four others

@@ -1,0 +1,368 @@
+"""Keyspace definitions: TOML files, read and checked. Six ship with Keywright; a host writes its own in minutes.
+
+A definition that cannot be is refused with the path of the key at fault and the reason, and, where the TOML itself is
+broken, with the line.
+"""
+
+import re
+import tomllib
+from importlib import resources
+from typing import Any, Final
+
+import msgspec
+
+from keywright import limits
+from keywright.credential import CODE, MANAGEMENT_PREFIX, OTHERS_PREFIXES, PREFIX
+from keywright.errors import Invalid, ProfileError
+from keywright.model import (
+    MANAGEMENT,
+    RESERVED_SCOPES,
+    Access,
+    AccessPolicy,
+    ExpiryPolicy,
+    Fields,
+    Gate,
+    GateRule,
+    Keyspace,
+    Limit,
+    Plan,
+    Scope,
+)
+from keywright.schemes import SCHEMES
+from keywright.times import parse_span
+
+#: The profiles that ship, in the order in which they are shown.
+SHIPPED: Final = ("default", "fullwhere", "partna", "atfinity", "gallabox", "bizmagnets")
+DEFAULT_ENVIRONMENTS: Final = {"development": "dev", "staging": "stg", "production": "live"}
+#: What a form can ask for.
+FIELDS: Final = (
+    "name", "description", "access", "scopes", "team", "application", "expires_at", "limits", "plan", "allowed_ips",
+    "metadata", "environment",
+)  # fmt: skip
+#: The words that a profile maps onto the verbs and nouns of this product.
+LABELS: Final = (
+    "noun", "secret_noun", "start", "submit", "continue", "edit", "rotate", "invalidate", "delete", "disable", "enable",
+    "title",
+)  # fmt: skip
+
+_NAME: Final = re.compile(r"\A[a-z][a-z0-9-]{0,39}\Z")
+_ENVIRONMENT: Final = re.compile(r"\A[a-z][a-z0-9-]{0,29}\Z")
+_SCOPE: Final = re.compile(r"\A[a-z][a-z0-9_.-]{0,39}(:[a-z0-9*][a-z0-9_.-]{0,39})*\Z")
+_HEADER: Final = re.compile(r"\A[A-Za-z][A-Za-z0-9-]{0,63}\Z")
+_METHOD: Final = re.compile(r"\A[A-Z]{1,20}\Z")
+_NOT_CREDENTIALS: Final = frozenset(
+    [
+        "authorization",
+        "cookie",
+        "host",
+        "connection",
+        "content-length",
+        "content-type",
+        "transfer-encoding",
+        "accept",
+        "origin",
+        "user-agent",
+        "date",
+        "expect",
+        "te",
+        "upgrade",
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-uri",
+        "x-forwarded-method",
+        "x-request-id",
+        "x-api-secret",
+        "x-api-user",
+        "apikey",
+        "apisecret",
+    ]
+)
+
+
+class _Access(msgspec.Struct, forbid_unknown_fields=True):
+    classes: tuple[Access, ...] = ("all", "read_only", "restricted")
+    default: Access | None = None
+
+
+class _Expiry(msgspec.Struct, forbid_unknown_fields=True):
+    default: str = "never"
+    longest: str = "never"
+
+
+class _Fields(msgspec.Struct, forbid_unknown_fields=True):
+    ask: tuple[str, ...] = ("name", "description", "access")
+    required: tuple[str, ...] = ("name",)
+
+
+class _Plan(msgspec.Struct, forbid_unknown_fields=True):
+    title: str
+    limits: list[str | dict[str, Any]] = []
+
+
+class _Gate(msgspec.Struct, forbid_unknown_fields=True):
+    environment: str
+    rules: list[GateRule] = []
+
+
+class _Definition(msgspec.Struct, forbid_unknown_fields=True):
+    """The TOML's own shape, before anything is checked against anything else."""
+
+    name: str
+    title: str = ""
+    prefix: str = ""
+    format: str = "standard"
+    schemes: tuple[str, ...] = ("bearer", "basic", "key_secret", "camel_pair")
+    header: str = ""
+    environments: dict[str, str] = msgspec.field(default_factory=DEFAULT_ENVIRONMENTS.copy)
+    scopes: dict[str, Scope] = {}
+    access: _Access = msgspec.field(default_factory=_Access)
+    expiry: _Expiry = msgspec.field(default_factory=_Expiry)
+    fields: _Fields = msgspec.field(default_factory=_Fields)
+    limits: list[str | dict[str, Any]] = []
+    plans: dict[str, _Plan] = {}
+    gates: dict[str, _Gate] = {}
+    self_service: str = "off"
+    errors: str = "problem"
+    rate_headers: bool = False
+    url: str = ""
+    labels: dict[str, str] = {}
+    navigation: list[str] = []
+    deep_link: str = ""
+
+
+def source(profile: str) -> str:
+    """The TOML of a shipped profile. Raises ``ProfileError`` for a name that does not ship."""
+    if profile not in SHIPPED:
+        raise ProfileError(f"there is no profile {profile!r}; these ship: {', '.join(SHIPPED)}")
+    return resources.files(__name__).joinpath(f"{profile}.toml").read_text(encoding="utf-8")
+
+
+def load(text: str) -> Keyspace:
+    """Read and check a definition. Raises ``ProfileError``."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as broken:
+        raise ProfileError(f"the TOML is broken: {broken}") from None
+    except RecursionError:
+        raise ProfileError("the TOML is nested too deeply") from None
+    try:
+        definition = msgspec.convert(raw, _Definition)
+    except msgspec.ValidationError as wrong:
+        reason, _, path = str(wrong).partition(" - at `$")
+        raise ProfileError(reason, path=path.strip("`").lstrip(".") or "name") from None
+    return _checked(definition)
+
+
+def management() -> Keyspace:
+    """Our own keyspace: management keys, of type ``m``, in one environment, by Bearer only."""
+    return Keyspace(
+        name=MANAGEMENT,
+        title="Keywright",
+        prefix=MANAGEMENT_PREFIX,
+        format="standard",
+        schemes=("bearer",),
+        environments={"production": "live"},
+        scopes={name: Scope(title, reads) for name, (title, reads) in MANAGEMENT_SCOPES.items()},
+        access=AccessPolicy(("restricted",), None),
+    )
+
+
+#: What a management key can be allowed, and whether that only reads.
+MANAGEMENT_SCOPES: Final[dict[str, tuple[str, bool]]] = {
+    "verify": ("Ask whether a credential is valid", True),
+    "keys:read": ("List and read keys", True),
+    "keys:write": ("Create, edit, rotate, stop and delete keys", False),
+    "accounts:read": ("List and read accounts", True),
+    "accounts:write": ("Create, suspend and activate accounts", False),
+    "keyspaces:read": ("Read keyspaces, scopes, plans and gates", True),
+    "usage:read": ("Read usage", True),
+    "audit:read": ("Read the audit trail", True),
+}
+
+
+def _checked(d: _Definition) -> Keyspace:
+    _need(
+        _NAME.match(d.name) is not None,
+        "name",
+        "is lower-case letters, digits and -, and begins with a letter",
+    )
+    _need(d.name != MANAGEMENT, "name", f"{MANAGEMENT!r} is Keywright's own keyspace")
+    prefix = d.prefix or d.name
+    _need(d.format in ("standard", "dotted"), "format", "is standard or dotted")
+    _check_prefix(prefix, "prefix" if d.prefix else "name")
+    _check_schemes(d)
+    _check_environments(d.environments)
+    for name in d.scopes:
+        _need(_SCOPE.match(name) is not None, f"scopes.{name}", "is not a scope such as contacts:read")
+        _need(name not in RESERVED_SCOPES, f"scopes.{name}", "is reserved; self_service grants it")
+    _check_access(d)
+    _check_choice(d)
+    default, longest = _expiry(d.expiry)
+    return Keyspace(
+        name=d.name,
+        title=d.title or d.name.capitalize(),
+        prefix=prefix,
+        format=d.format,  # type: ignore[arg-type]  # checked above
+        schemes=d.schemes,
+        header=d.header,
+        environments=d.environments,
+        scopes=d.scopes,
+        access=AccessPolicy(d.access.classes, d.access.default),
+        expiry=ExpiryPolicy(default, longest),
+        fields=Fields(d.fields.ask, d.fields.required),
+        limits=_limits(d.limits, "limits"),
+        plans={name: _plan(name, plan) for name, plan in d.plans.items()},
+        gates={name: _gate(d, name, gate) for name, gate in d.gates.items()},
+        self_service=d.self_service,  # type: ignore[arg-type]
+        error_shape=d.errors,  # type: ignore[arg-type]
+        rate_headers=d.rate_headers,
+        url=d.url,
+        labels=d.labels,
+        navigation=tuple(d.navigation),
+        deep_link=d.deep_link,
+    )
+
+
+def _check_prefix(prefix: str, path: str) -> None:
+    shape = "is 2 to 12 lower-case letters and digits and begins with a letter"
+    _need(PREFIX.match(prefix) is not None, path, f"{shape}; set `prefix` where the name has another shape")
+    _need(
+        prefix not in OTHERS_PREFIXES,
+        path,
+        f"{prefix!r} is known as another vendor's: a leak would be told to them",
+    )
+    _need(prefix != MANAGEMENT_PREFIX, path, f"{prefix!r} is the prefix of management keys")
+
+
+def _check_schemes(d: _Definition) -> None:
+    _need(bool(d.schemes), "schemes", "accepts none: nobody could present a key")
+    for place, name in enumerate(d.schemes):
+        _need(name in SCHEMES, f"schemes[{place}]", f"{name!r} is none of {', '.join(SCHEMES)}")
+        _need(name not in d.schemes[:place], f"schemes[{place}]", f"{name!r} stands twice")
+        pair = SCHEMES[name].carries_pair
+        _need(
+            not (pair and d.format == "dotted"),
+            f"schemes[{place}]",
+            f"{name!r} carries a pair; a dotted key has none",
+        )
+    if "header" not in d.schemes:
+        _need(not d.header, "header", "is named, but `schemes` does not list header")
+        return
+    _need(_HEADER.match(d.header) is not None, "header", "is the name of a header: letters, digits and -")
+    lower = d.header.lower()
+    _need(lower not in _NOT_CREDENTIALS, "header", f"{d.header!r} means something else")
+    _need(
+        not (lower == "api-key" and "api_key_auth" in d.schemes),
+        "header",
+        "is a carrier of api_key_auth already",
+    )
+
+
+def _check_environments(environments: dict[str, str]) -> None:
+    _need(bool(environments), "environments", "has none: a key belongs to exactly one")
+    codes: dict[str, str] = {}
+    for name, code in environments.items():
+        _need(
+            _ENVIRONMENT.match(name) is not None,
+            f"environments.{name}",
+            "is lower-case letters, digits and -",
+        )
+        _need(
+            CODE.match(code) is not None,
+            f"environments.{name}",
+            f"the code {code!r} is not 2 to 8 lower-case letters",
+        )
+        _need(
+            code not in codes,
+            f"environments.{name}",
+            f"the code {code!r} is already that of {codes.get(code)}",
+        )
+        codes[code] = name
+
+
+def _check_access(d: _Definition) -> None:
+    _need(bool(d.access.classes), "access.classes", "offers none")
+    _need(len(set(d.access.classes)) == len(d.access.classes), "access.classes", "names one twice")
+    offered = d.access.default is None or d.access.default in d.access.classes
+    _need(offered, "access.default", f"{d.access.default!r} is not among access.classes")
+    _need(
+        d.access.default != "restricted",
+        "access.default",
+        "a restricted key needs its scopes named, each time",
+    )
+
+
+def _check_choice(d: _Definition) -> None:
+    _need(d.self_service in ("off", "read", "full"), "self_service", "is off, read or full")
+    _need(d.errors in ("problem", "message"), "errors", "is problem or message")
+    for key, names in (("ask", d.fields.ask), ("required", d.fields.required)):
+        for place, name in enumerate(names):
+            _need(name in FIELDS, f"fields.{key}[{place}]", f"{name!r} is none of {', '.join(FIELDS)}")
+    for name in d.labels:
+        _need(name in LABELS, f"labels.{name}", f"is none of {', '.join(LABELS)}")
+    url = not d.url or d.url.startswith(("http://", "https://"))
+    _need(url and d.url.isprintable() and " " not in d.url, "url", "is an address beginning with https://")
+
+
+def _expiry(expiry: _Expiry) -> tuple[int | None, int | None]:
+    default, longest = (
+        None if text == "never" else _span(text, f"expiry.{key}")
+        for key, text in (("default", expiry.default), ("longest", expiry.longest))
+    )
+    if longest is not None:
+        _need(
+            default is not None and default <= longest,
+            "expiry.default",
+            f"is longer than expiry.longest, {expiry.longest}",
+        )
+    return default, longest
+
+
+def _span(text: str, path: str) -> int:
+    try:
+        seconds = parse_span(text)
+    except Invalid as wrong:
+        raise ProfileError(f"{wrong.reason}, or never", path=path) from None
+    _need(seconds > 0, path, "is no time at all")
+    return seconds
+
+
+def _limits(given: list[str | dict[str, Any]], path: str) -> tuple[Limit, ...]:
+    try:
+        return limits.read(given, path=path)
+    except Invalid as wrong:
+        raise ProfileError(wrong.reason, path=wrong.path) from None
+
+
+def _plan(name: str, plan: _Plan) -> Plan:
+    _need(_NAME.match(name) is not None, f"plans.{name}", "is lower-case letters, digits and -")
+    return Plan(plan.title, _limits(plan.limits, f"plans.{name}.limits"))
+
+
+def _gate(d: _Definition, name: str, gate: _Gate) -> Gate:
+    path = f"gates.{name}"
+    _need(_NAME.match(name) is not None, path, "is lower-case letters, digits and -")
+    _need(
+        gate.environment in d.environments,
+        f"{path}.environment",
+        f"{gate.environment!r} is not in environments",
+    )
+    for place, rule in enumerate(gate.rules):
+        at = f"{path}.rules[{place}]"
+        _need(
+            rule.path.startswith("/") and ".." not in rule.path, f"{at}.path", "begins with / and has no .."
+        )
+        for method in rule.methods:
+            _need(
+                _METHOD.match(method) is not None, f"{at}.methods", f"{method!r} is not a method in capitals"
+            )
+        for scope in rule.scopes:
+            known = scope in d.scopes or scope in RESERVED_SCOPES
+            _need(known, f"{at}.scopes", f"{scope!r} is not in scopes")
+        _need(0 <= rule.cost <= limits.LARGEST_COST, f"{at}.cost", f"is from 0 to {limits.LARGEST_COST}")
+    return Gate(gate.environment, tuple(gate.rules))
+
+
+def _need(holds: bool, path: str, reason: str) -> None:
+    if not holds:
+        raise ProfileError(reason, path=path)

@@ -1,0 +1,252 @@
+"""How a credential rides in a request: which headers, which parts. Pure.
+
+A scheme only extracts; it decides nothing about a key. Before a credential is proven there are three answers, chosen by
+the shape of the request alone: ``missing``, ``ambiguous``, and ``invalid``, which the engine says of all else.
+
+Only the carriers of accepted schemes are looked at. ``X-API-KEY`` means two things in the systems that we can be, the
+public id beside ``X-API-SECRET`` and the whole token beside ``x-api-user``, and is read by its companion.
+"""
+
+import binascii
+from base64 import b64decode
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from keywright.credential import INSIDE, INSIDE_DOTTED, LONGEST, Spelled, parse_pair, parse_token
+from keywright.model import Keyspace
+
+Headers = Iterable[tuple[bytes, bytes]]  # names in lower case, as ASGI gives them
+
+
+class Scheme(NamedTuple):
+    """A scheme as people are told of it: its header set with placeholders, and whether it carries a pair."""
+
+    carries_pair: bool
+    shown: tuple[tuple[str, str], ...]
+
+
+#: Every scheme that a keyspace can accept. ``{header}`` is the profile's own name.
+SCHEMES: Final[dict[str, Scheme]] = {
+    "bearer": Scheme(False, (("Authorization", "Bearer <token>"),)),
+    "basic": Scheme(True, (("Authorization", "Basic base64(<id>:<secret>)"),)),
+    "key_secret": Scheme(True, (("X-API-KEY", "<id>"), ("X-API-SECRET", "<secret>"))),
+    "camel_pair": Scheme(True, (("apiKey", "<id>"), ("apiSecret", "<secret>"))),
+    "key_user": Scheme(False, (("x-api-key", "<token>"), ("x-api-user", "<account username>"))),
+    "api_key_auth": Scheme(False, (("Authorization", "Api-Key <token>"),)),
+    "header": Scheme(False, (("{header}", "<token>"),)),
+}
+
+_CARRIERS: Final[dict[str, tuple[bytes, ...]]] = {
+    "bearer": (b"authorization",),
+    "basic": (b"authorization",),
+    "key_secret": (b"x-api-key", b"x-api-secret"),
+    "camel_pair": (b"apikey", b"apisecret"),
+    "key_user": (b"x-api-key", b"x-api-user"),
+    "api_key_auth": (b"authorization", b"api-key"),
+}
+_WORDS: Final = {b"bearer": "bearer", b"basic": "basic", b"api-key": "api_key_auth"}
+_FAMILY: Final = {
+    b"authorization": "authorization",
+    b"api-key": "api-key",
+    b"x-api-key": "x-api",
+    b"x-api-secret": "x-api",
+    b"x-api-user": "x-api",
+    b"apikey": "camel",
+    b"apisecret": "camel",
+}
+_TWIN: Final = b""
+
+
+class Presented(msgspec.Struct, frozen=True, gc=False):
+    """A well-formed credential and the scheme that carried it. Nothing about it is proven."""
+
+    scheme: str
+    spelled: Spelled
+    username: bytes | None = None
+
+
+class Unproven(msgspec.Struct, frozen=True, gc=False):
+    """A request whose shape alone decides its answer."""
+
+    code: str
+    reason: str
+
+
+MISSING: Final = Unproven("missing", "no_carrier")
+HALF: Final = Unproven("missing", "half_pair")
+TWICE: Final = Unproven("ambiguous", "header_twice")
+UNDERSCORE: Final = Unproven("ambiguous", "underscore_twin")
+TWO: Final = Unproven("ambiguous", "two_credentials")
+COMPANIONS: Final = Unproven("ambiguous", "both_companions")
+IN_URL: Final = Unproven("ambiguous", "in_url")
+MALFORMED: Final = Unproven("invalid", "malformed")
+
+
+class Reader:
+    """Reads the credentials of one keyspace out of requests. Made once per definition, used for every request."""
+
+    __slots__ = ("_accepted", "_carriers", "_dotted", "_lone", "_names", "_pairs")
+
+    def __init__(self, keyspace: Keyspace) -> None:
+        self._accepted = frozenset(keyspace.schemes)
+        self._lone = keyspace.header.lower().encode() if "header" in self._accepted else b""
+        self._dotted = keyspace.format == "dotted"
+        carriers = {name for scheme in keyspace.schemes for name in _CARRIERS.get(scheme, ())}
+        if self._lone:
+            carriers.add(self._lone)
+        #: header name -> itself, or ``_TWIN`` for a spelling with underscores that some frontends fold into it
+        self._carriers: dict[bytes, bytes] = {name: name for name in carriers}
+        for name in carriers:
+            self._carriers.setdefault(name.replace(b"-", b"_"), _TWIN)
+        #: carriers as the name of a parameter in a URL, without separators
+        self._names = frozenset(_bare(name) for name in carriers)
+
+    def read(self, headers: Headers, url: str | bytes | None = None) -> Presented | Unproven:
+        """Find the one credential of a request, or say why there is none to prove.
+
+        ``url`` is the target as the client sent it, where it is known: a credential in it is refused.
+        """
+        carriers = self._carriers
+        found: dict[bytes, bytes] = {}
+        for name, value in headers:
+            carrier = carriers.get(name)
+            if carrier is None:
+                if b"_" not in name or carriers.get(name.replace(b"_", b"-")) is None:
+                    continue
+                carrier = _TWIN
+            if carrier is _TWIN:
+                return UNDERSCORE
+            if carrier in found:
+                return TWICE
+            found[carrier] = value
+        if url and self._in_url(url):
+            return IN_URL
+        return self._resolve(found) if found else MISSING
+
+    def read_token(self, token: bytes) -> Presented | Unproven:
+        """Take a token that was given by itself, as ``/v1/verify`` may get it."""
+        return _token("token", token)
+
+    def read_pair(self, key_id: bytes, secret: bytes) -> Presented | Unproven:
+        """Take the two halves of a pair that were given by themselves."""
+        return _pair("pair", key_id, secret)
+
+    def _resolve(self, found: dict[bytes, bytes]) -> Presented | Unproven:
+        scheme, value = "", b""
+        if b"authorization" in found:
+            word, _, value = found[b"authorization"].strip(b" \t").partition(b" ")
+            scheme = _WORDS.get(word.lower(), "")
+            if scheme not in self._accepted:
+                del found[b"authorization"]
+        if len(found) == 1:
+            ((name, whole),) = found.items()
+            if name == b"authorization":
+                return _authorization(scheme, value)
+            if name in (b"api-key", self._lone):
+                return _token("header" if name == self._lone else "api_key_auth", whole.strip(b" \t"))
+            return HALF if whole.strip(b" \t") else MISSING
+        return self._resolve_several({n: v.strip(b" \t") for n, v in found.items() if v.strip(b" \t")}, value)
+
+    def _resolve_several(self, found: dict[bytes, bytes], value: bytes) -> Presented | Unproven:
+        if len(found) < 2:
+            return self._resolve(found) if found else MISSING
+        if len({_FAMILY.get(name, "header") for name in found}) > 1:
+            return TWO
+        if b"apikey" in found:
+            return _pair("camel_pair", found[b"apikey"], found[b"apisecret"])
+        if b"x-api-secret" in found and b"x-api-user" in found:
+            return COMPANIONS
+        if b"x-api-secret" in found:
+            return _pair("key_secret", found[b"x-api-key"], found[b"x-api-secret"])
+        return _token("key_user", found[b"x-api-key"], found[b"x-api-user"])
+
+    def _in_url(self, url: str | bytes) -> bool:
+        raw = url.encode("utf-8", "surrogatepass") if isinstance(url, str) else url
+        _, mark, query = raw.partition(b"?")
+        if mark:
+            for part in query.replace(b";", b"&").split(b"&"):
+                if _bare(unquote_to_bytes(part.partition(b"=")[0]).lower()) in self._names:
+                    return True
+        if len(raw) < 40:
+            return False
+        text = unquote_to_bytes(unquote_to_bytes(raw)).decode("latin-1")
+        return INSIDE.search(text) is not None or (self._dotted and INSIDE_DOTTED.search(text) is not None)
+
+
+def accepted_sets(keyspace: Keyspace) -> list[str]:
+    """The header sets that a keyspace accepts, each as a person reads it, in the profile's order."""
+    sets = []
+    for name in keyspace.schemes:
+        shown = [(header.format(header=keyspace.header), value) for header, value in SCHEMES[name].shown]
+        sets.append(" and ".join(f"`{header}: {value}`" for header, value in shown))
+        if name == "api_key_auth":
+            sets.append("`Api-Key: <token>`")
+    return sets
+
+
+def from_mapping(
+    headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]],
+) -> list[tuple[bytes, bytes]]:
+    """Turn a framework's headers into ASGI's: byte pairs with lower-case names, repeats kept where they are shown."""
+    pairs: Iterable[tuple[str | bytes, str | bytes]]
+    if isinstance(headers, Mapping):
+        several = getattr(headers, "multi_items", None)
+        pairs = several() if several is not None else headers.items()
+    else:
+        pairs = headers
+    return [(_bytes(name).lower(), _bytes(value)) for name, value in pairs]
+
+
+def _bytes(text: str | bytes) -> bytes:
+    if isinstance(text, bytes):
+        return text
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
+def _bare(name: bytes) -> bytes:
+    return name.replace(b"-", b"").replace(b"_", b"")
+
+
+def _authorization(scheme: str, value: bytes) -> Presented | Unproven:
+    value = value.strip(b" ")
+    if not value:
+        return MISSING
+    if scheme != "basic":
+        return _token(scheme, value)
+    if b"," in value:
+        return TWO
+    if len(value) > LONGEST:
+        return MALFORMED
+    try:
+        key_id, colon, secret = b64decode(value, validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return MALFORMED
+    return _pair("basic", key_id, secret) if colon else MALFORMED
+
+
+def _token(scheme: str, value: bytes, username: bytes | None = None) -> Presented | Unproven:
+    if not value:
+        return MISSING
+    if b"," in value or (username is not None and b"," in username):
+        return TWO
+    if len(value) > LONGEST:
+        return MALFORMED
+    spelled = parse_token(value)
+    return MALFORMED if spelled is None else Presented(scheme, spelled, username)
+
+
+def _pair(scheme: str, key_id: bytes, secret: bytes) -> Presented | Unproven:
+    if not key_id or not secret:
+        return HALF
+    if b"," in key_id or b"," in secret:
+        return TWO
+    if len(key_id) > LONGEST or len(secret) > LONGEST:
+        return MALFORMED
+    spelled = parse_pair(key_id, secret)
+    return MALFORMED if spelled is None else Presented(scheme, spelled)

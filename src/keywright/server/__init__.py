@@ -1,0 +1,1 @@
+"""The server: one port, the hot doors in front, the management API behind."""

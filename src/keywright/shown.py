@@ -1,0 +1,184 @@
+"""Records as JSON: one shape for the HTTP API and for the command's ``--json``. Pure.
+
+Times are RFC 3339 in UTC. A secret is here only in ``issued``, the body of the two answers that show one.
+"""
+
+from typing import Any
+
+from keywright.model import Account, Changed, Issued, Key, KeyRecord, Keyspace, Limit, Propagation, Verdict
+from keywright.presentations import presentations
+from keywright.times import rfc3339
+
+
+def key(record: Key, now: int) -> dict[str, Any]:
+    """A key's record."""
+    live = [s for s in record.secrets if s.ends_at is None or s.ends_at > now]
+    shown: dict[str, Any] = {
+        "id": record.id,
+        "keyspace": record.keyspace,
+        "account": record.account,
+        "environment": record.environment,
+        "name": record.name,
+        "description": record.description,
+        "team": record.team,
+        "application": record.application,
+        "access": record.access,
+        "scopes": list(record.scopes),
+        "limits": [limit(item) for item in record.limits],
+        "plan": record.plan,
+        "expires_at": _time(record.expires_at),
+        "allowed_ips": list(record.allowed_ips),
+        "metadata": record.metadata,
+        "state": record.state,
+        "state_reason": record.state_reason,
+        "hint": record.secrets[0].hint if record.secrets else {},
+        "secrets": [_secret(secret) for secret in live],
+        "rotation": _rotation(record, now),
+        "parent": record.parent,
+        "created_at": rfc3339(record.created_at),
+        "created_by": record.created_by,
+        "updated_at": rfc3339(record.updated_at),
+        "ended_at": _time(record.ended_at),
+        "last_used_at": _time(record.last_used_at),
+    }
+    if record.binding is not None:
+        bound = record.binding
+        shown["bound_to"] = {
+            "account": bound.account,
+            "keyspace": bound.keyspace,
+            "environment": bound.environment,
+        }
+    return shown
+
+
+def changed(change: Changed, now: int) -> dict[str, Any]:
+    """A key's record after a change, with how far the change has travelled."""
+    return key(change.key, now) | {"propagation": propagation(change.propagation)}
+
+
+def issued(issue: Issued, keyspace: Keyspace, url: str, now: int) -> dict[str, Any]:
+    """What is answered once, when a key is made or rotated: the only place of a secret."""
+    credential = issue.credential
+    return {
+        "key": key(issue.key, now),
+        "credential": {
+            "id": credential.id,
+            "secret": None if credential.secret is None else credential.secret.reveal(),
+            "token": credential.token.reveal(),
+        },
+        "presentations": [
+            shown._asdict() for shown in presentations(keyspace, credential, issue.key.account, url)
+        ],
+        "propagation": propagation(issue.propagation),
+    }
+
+
+def propagation(travelled: Propagation) -> dict[str, Any]:
+    """How far a change has travelled."""
+    return {"exact": travelled.exact}
+
+
+def limit(item: Limit) -> dict[str, Any]:
+    """One limit."""
+    return {"name": item.name, "kind": item.kind, "limit": item.limit, "per": item.per}
+
+
+def account(record: Account) -> dict[str, Any]:
+    """An account."""
+    return {
+        "id": record.id,
+        "username": record.username,
+        "name": record.name,
+        "state": record.state,
+        "limits": [limit(item) for item in record.limits],
+        "created_at": rfc3339(record.created_at),
+        "updated_at": rfc3339(record.updated_at),
+    }
+
+
+def keyspace(record: Keyspace, created_at: int, updated_at: int) -> dict[str, Any]:
+    """A keyspace's definition, as checked."""
+    return {
+        "name": record.name,
+        "title": record.title,
+        "prefix": record.prefix,
+        "format": record.format,
+        "schemes": list(record.schemes),
+        "header": record.header or None,
+        "environments": record.environments,
+        "scopes": {
+            name: {"title": scope.title, "reads": scope.reads} for name, scope in record.scopes.items()
+        },
+        "access": {"classes": list(record.access.classes), "default": record.access.default},
+        "expiry": {"default_seconds": record.expiry.default, "longest_seconds": record.expiry.longest},
+        "fields": {"ask": list(record.fields.ask), "required": list(record.fields.required)},
+        "limits": [limit(item) for item in record.limits],
+        "plans": {
+            name: {"title": plan.title, "limits": [limit(item) for item in plan.limits]}
+            for name, plan in record.plans.items()
+        },
+        "gates": sorted(record.gates),
+        "self_service": record.self_service,
+        "errors": record.error_shape,
+        "labels": record.labels,
+        "navigation": list(record.navigation),
+        "deep_link": record.deep_link or None,
+        "created_at": rfc3339(created_at),
+        "updated_at": rfc3339(updated_at),
+    }
+
+
+def holder(record: KeyRecord) -> dict[str, Any]:
+    """A key as its own caller, or the host that verified it, may see it."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "environment": record.environment,
+        "access": record.access,
+        "scopes": sorted(record.scopes),
+        "team": record.team,
+        "application": record.application,
+        "expires_at": _time(record.expires_at),
+    }
+
+
+def limits(verdict: Verdict) -> list[dict[str, Any]]:
+    """How the limits stand after a verification."""
+    return [
+        {
+            "name": state.name,
+            "kind": state.kind,
+            "limit": state.limit,
+            "per": state.per,
+            "remaining": state.remaining,
+            "reset_seconds": state.reset_seconds,
+        }
+        for state in verdict.limits
+    ]
+
+
+def _secret(secret: Any) -> dict[str, Any]:
+    return {
+        "n": secret.n,
+        "hint": secret.hint,
+        "created_at": rfc3339(secret.created_at),
+        "ends_at": _time(secret.ends_at),
+        "last_used_at": _time(secret.last_used_at),
+    }
+
+
+def _rotation(record: Key, now: int) -> dict[str, Any] | None:
+    live = [s for s in record.secrets if s.ends_at is None or s.ends_at > now]
+    if len(live) < 2 or record.state in ("invalidated", "deleted"):
+        return None
+    new, old = live[0], live[1]
+    return {
+        "started_at": rfc3339(new.created_at),
+        "start": "first_use" if new.starts_rotation else "now",
+        "grace_seconds": None if new.grace is None else new.grace // 1_000_000,
+        "old_ends_at": _time(old.ends_at),
+    }
+
+
+def _time(instant: int | None) -> str | None:
+    return None if instant is None else rfc3339(instant)

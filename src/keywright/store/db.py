@@ -1,0 +1,219 @@
+"""Connections, transactions and the writers' lock; driver errors become ours here and nowhere else.
+
+On SQLite an installation is three files beside each other, ``k.db``, ``k.spend.db`` and ``k.usage.db``, in WAL mode.
+Every writer of any of them, in any process, first takes the advisory lock on ``k.lock``. That makes writers queue instead
+of spinning on ``SQLITE_BUSY``, and because checkpoints run under it too (automatic ones are off), it keeps away the
+WAL-reset fault of SQLite before 3.51.3, in which a checkpoint that races a writer could lose a page.
+"""
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url
+from sqlalchemy.pool import QueuePool
+
+from keywright.errors import CannotStart, Unavailable
+
+#: A write-ahead log above this is folded back into its file after a commit, in bytes.
+CHECKPOINT_AT: Final = 4 * 1024 * 1024
+BUSY_TIMEOUT: Final = 5_000  # milliseconds
+
+_SYNCHRONOUS: Final = {"keys": "FULL", "spend": "FULL", "usage": "NORMAL"}
+
+
+class WriterLock:
+    """The advisory lock that all writers of an installation queue on, across threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread_lock = threading.Lock()
+        self._descriptor: int | None = None
+        self._pid = 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock. Raises ``Unavailable`` where the lock file cannot be opened."""
+        with self._thread_lock:
+            descriptor = self._open()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def _open(self) -> int:
+        # A descriptor inherited over fork shares its lock with the parent's: each process opens its own.
+        if self._descriptor is None or self._pid != os.getpid():
+            try:
+                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as trouble:
+                raise Unavailable(
+                    f"the lock file {self._path} cannot be opened: {trouble.strerror}"
+                ) from None
+            self._pid = os.getpid()
+        return self._descriptor
+
+    def close(self) -> None:
+        """Let go of the lock file."""
+        if self._descriptor is not None and self._pid == os.getpid():
+            os.close(self._descriptor)
+        self._descriptor = None
+
+
+class Database:
+    """Where an installation's tables are. ``read`` and ``write`` are the only ways to a connection."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        parsed = make_url(url)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._engines: dict[str, Engine] = {}
+        self._pid = os.getpid()
+        self._opening = threading.Lock()
+        if self.is_sqlite:
+            if not parsed.database or parsed.database == ":memory:":
+                raise CannotStart(
+                    "an installation needs a file: sqlite:///keywright.db, not a database in memory"
+                )
+            self.path = Path(parsed.database).absolute()
+            self._lock = WriterLock(self.path.with_name(f"{self._stem}.lock"))
+        elif parsed.get_backend_name() == "postgresql":
+            self._postgres = parsed.set(drivername="postgresql+psycopg")
+        else:
+            raise CannotStart("a database is sqlite:///FILE or postgresql://…")
+
+    @property
+    def _stem(self) -> str:
+        return self.path.name.removesuffix(".db")
+
+    @property
+    def lock_file(self) -> Path:
+        """The file that SQLite's writers queue on."""
+        return self.path.with_name(f"{self._stem}.lock")
+
+    @property
+    def secret_file(self) -> Path:
+        """Where the installation's secret lies beside a SQLite database."""
+        return self.path.with_name(f"{self.path.name}.secret")
+
+    def file(self, which: str) -> Path:
+        """The SQLite file of ``keys``, ``spend`` or ``usage``."""
+        return self.path if which == "keys" else self.path.with_name(f"{self._stem}.{which}.db")
+
+    def exists(self) -> bool:
+        """Whether there is a database already. PostgreSQL's always is: it was named."""
+        return not self.is_sqlite or self.path.exists()
+
+    @contextmanager
+    def read(self, which: str = "keys") -> Iterator[Connection]:
+        """A connection to read on, in one snapshot."""
+        with translated(), self._engine(which).connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN")  # what closes the connection ends it
+            yield connection
+
+    @contextmanager
+    def write(self, which: str = "keys") -> Iterator[Connection]:
+        """A transaction. It commits when the block ends, and is as if it never was when the block raises."""
+        if not self.is_sqlite:
+            with translated(), self._engine(which).begin() as connection:
+                yield connection
+            return
+        with translated(), self._lock.held(), self._engine(which).connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+            self._checkpoint(which, connection)
+
+    def checkpoint(self) -> None:
+        """Fold every write-ahead log back into its file."""
+        if not self.is_sqlite:
+            return
+        with translated(), self._lock.held():
+            for which in _SYNCHRONOUS:
+                with self._engine(which).connect() as connection:
+                    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _checkpoint(self, which: str, connection: Connection) -> None:
+        wal = self.file(which).with_name(f"{self.file(which).name}-wal")
+        try:
+            if wal.stat().st_size > CHECKPOINT_AT:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+        except (OSError, exc.DBAPIError):
+            # The commit stands; a log that could not be folded now is folded after another commit.
+            return
+
+    def reader(self, which: str, timeout: float = BUSY_TIMEOUT / 1000) -> sqlite3.Connection:
+        """A bare read-only connection to a SQLite file, for look-ups that cannot afford more."""
+        uri = f"file:{quote(str(self.file(which)))}?mode=ro"
+        return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout, check_same_thread=False)
+
+    def close(self) -> None:
+        """Close every connection."""
+        for engine in self._engines.values():
+            engine.dispose()
+        self._engines.clear()
+        if self.is_sqlite:
+            self._lock.close()
+
+    def _engine(self, which: str) -> Engine:
+        if self._pid != os.getpid():
+            # After a fork the parent's connections are not ours to use or to close.
+            self._engines, self._pid = {}, os.getpid()
+        engine = self._engines.get(which)
+        if engine is None:
+            with self._opening:
+                engine = self._engines.get(which) or self._open(which)
+                self._engines[which] = engine
+        return engine
+
+    def _open(self, which: str) -> Engine:
+        if not self.is_sqlite:
+            return self._engines.get("keys") or create_engine(
+                self._postgres, poolclass=QueuePool, pool_pre_ping=True
+            )
+        engine = create_engine(
+            f"sqlite:///{self.file(which)}",
+            poolclass=QueuePool,
+            pool_size=4,
+            max_overflow=20,
+            connect_args={
+                "timeout": BUSY_TIMEOUT / 1000,
+                "check_same_thread": False,
+                "isolation_level": None,
+            },
+        )
+        level = _SYNCHRONOUS[which]
+
+        @event.listens_for(engine, "connect")
+        def prepare(connection: sqlite3.Connection, _record: object) -> None:
+            for pragma in (
+                "journal_mode=WAL",
+                f"synchronous={level}",
+                "wal_autocheckpoint=0",
+                "foreign_keys=ON",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+
+        return engine
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn a driver's trouble into ``Unavailable``. Broken constraints pass: they are answers, not trouble."""
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, sqlite3.OperationalError) as trouble:
+        said = getattr(trouble, "orig", None) or trouble
+        raise Unavailable(f"the store does not answer: {said}") from trouble

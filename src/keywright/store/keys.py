@@ -1,0 +1,244 @@
+"""Keys and their secrets, as management reads and writes them. A MAC is written here and never read."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+
+from keywright.model import Binding, Key, Limit, StoredSecret, key_state
+from keywright.store.schema import accounts, keys, secrets
+
+_limits = msgspec.json.Decoder(tuple[Limit, ...]).decode
+_texts = msgspec.json.Decoder(tuple[str, ...]).decode
+_binding = msgspec.json.Decoder(Binding).decode
+_JSON: Final = ("scopes", "limits", "allowed_ips", "metadata", "binding")
+
+#: How a list can be ordered: a column, and whether backwards.
+SORTS: Final = {
+    "created_at": (keys.c.created_at, False),
+    "-created_at": (keys.c.created_at, True),
+    "name": (keys.c.name, False),
+    "-name": (keys.c.name, True),
+}
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """What a list is narrowed to. A cursor is only good for the filter that it came with."""
+
+    keyspace: str | None = None
+    not_keyspace: str | None = None
+    account: str | None = None
+    environment: str | None = None
+    state: str | None = None
+    team: str | None = None
+    application: str | None = None
+    q: str | None = None
+    parent: str | None = None
+    sort: str = "-created_at"
+
+
+def add(tx: Connection, values: dict[str, Any], mac: bytes, pepper: int, hint: dict[str, str]) -> None:
+    """Write a new key with its first secret. An id that is taken breaks a constraint."""
+    tx.execute(insert(keys).values(_columns(values)))
+    add_secret(tx, values["id"], 1, mac, pepper, hint, values["created_at"])
+
+
+def add_secret(
+    tx: Connection,
+    key_id: str,
+    n: int,
+    mac: bytes,
+    pepper: int,
+    hint: dict[str, str],
+    now: int,
+    *,
+    grace: int | None = None,
+) -> None:
+    """Write a secret. With ``grace`` its first use starts the end of the secrets before it."""
+    tx.execute(
+        insert(secrets).values(
+            key_id=key_id,
+            n=n,
+            mac=mac,
+            pepper=pepper,
+            hint=msgspec.json.encode(hint).decode(),
+            created_at=now,
+            ends_at=None,
+            starts_rotation=0 if grace is None else 1,
+            grace=grace,
+        )
+    )
+
+
+def change(tx: Connection, key_id: str, **values: Any) -> None:
+    """Change columns of a key."""
+    tx.execute(update(keys).where(keys.c.id == key_id).values(_columns(values)))
+
+
+def end_secrets(tx: Connection, key_id: str, before: int, at: int) -> None:
+    """Let every secret numbered below ``before`` end at ``at``, or where it ends sooner, then."""
+    sooner = or_(secrets.c.ends_at.is_(None), secrets.c.ends_at > at)
+    tx.execute(
+        update(secrets).where(secrets.c.key_id == key_id, secrets.c.n < before, sooner).values(ends_at=at)
+    )
+
+
+def set_secret(tx: Connection, key_id: str, n: int, **values: Any) -> None:
+    """Change columns of one secret."""
+    tx.execute(update(secrets).where(secrets.c.key_id == key_id, secrets.c.n == n).values(**values))
+
+
+def rewrap(tx: Connection, key_id: str, n: int, old: bytes, new: bytes, pepper: int) -> None:
+    """Replace a MAC by the same secret's under another pepper, if it is still the one that was proven."""
+    same = and_(secrets.c.key_id == key_id, secrets.c.n == n, secrets.c.mac == old)
+    tx.execute(update(secrets).where(same).values(mac=new, pepper=pepper))
+
+
+def get(connection: Connection, key_id: str, now: int) -> Key | None:
+    """Read one that is not purged; a deleted one has the state ``deleted``."""
+    row = connection.execute(_select().where(keys.c.id == key_id)).first()
+    return None if row is None else _keys(connection, [row], now)[0]
+
+
+def page(
+    connection: Connection, narrow: Filter, now: int, *, after: Sequence[Any] | None, limit: int
+) -> list[Key]:
+    """Read some keys that are not deleted, in the filter's order, from behind ``after`` (the last one's place)."""
+    column, backwards = SORTS[narrow.sort]
+    query = _select().where(*_conditions(narrow, now))
+    if after is not None:
+        place = tuple_(column, keys.c.id)
+        query = query.where(place < tuple_(*after) if backwards else place > tuple_(*after))
+    order = (column.desc(), keys.c.id.desc()) if backwards else (column, keys.c.id)
+    rows = connection.execute(query.order_by(*order).limit(limit)).all()
+    return _keys(connection, rows, now)
+
+
+def place_of(key: Key, sort: str) -> list[Any]:
+    """Where a key stands in an order: what a cursor remembers."""
+    return [key.name if sort.endswith("name") else key.created_at, key.id]
+
+
+def count(connection: Connection, narrow: Filter, now: int) -> int:
+    """How many keys a filter leaves."""
+    query = select(func.count()).select_from(keys.join(accounts, accounts.c.id == keys.c.account_id))
+    return int(connection.execute(query.where(*_conditions(narrow, now))).scalar_one())
+
+
+def expiring(connection: Connection, now: int, until: int) -> int:
+    """How many active keys expire between now and then."""
+    soon = and_(keys.c.state == "active", keys.c.expires_at > now, keys.c.expires_at <= until)
+    return int(connection.execute(select(func.count()).select_from(keys).where(soon)).scalar_one())
+
+
+def tombstones(connection: Connection, before: int) -> list[str]:
+    """The ids of keys that were deleted before an instant."""
+    query = select(keys.c.id).where(keys.c.state == "deleted", keys.c.deleted_at < before).order_by(keys.c.id)
+    return [row.id for row in connection.execute(query)]
+
+
+def purge(tx: Connection, key_ids: Iterable[str]) -> None:
+    """Remove tombstones for good."""
+    for key_id in key_ids:
+        tx.execute(delete(secrets).where(secrets.c.key_id == key_id))
+        tx.execute(delete(keys).where(keys.c.id == key_id, keys.c.state == "deleted"))
+
+
+def peppers(connection: Connection) -> dict[int, int]:
+    """How many secrets hang on each version of the installation's secret."""
+    rows = connection.execute(select(secrets.c.pepper, func.count()).group_by(secrets.c.pepper))
+    return {int(n): int(many) for n, many in rows.all()}
+
+
+def _select() -> Select[Any]:
+    return select(keys, accounts.c.username).join(accounts, accounts.c.id == keys.c.account_id)
+
+
+def _conditions(narrow: Filter, now: int) -> list[ColumnElement[bool]]:
+    found = [keys.c.state != "deleted"]
+    for column, value in (
+        (keys.c.keyspace, narrow.keyspace),
+        (accounts.c.username, narrow.account),
+        (keys.c.environment, narrow.environment),
+        (keys.c.team, narrow.team),
+        (keys.c.application, narrow.application),
+        (keys.c.parent, narrow.parent),
+    ):
+        if value is not None:
+            found.append(column == value)
+    if narrow.not_keyspace is not None:
+        found.append(keys.c.keyspace != narrow.not_keyspace)
+    if narrow.q:
+        found.append(keys.c.search.contains(narrow.q.lower(), autoescape=True))
+    if narrow.state == "expired":
+        found += [keys.c.state == "active", keys.c.expires_at <= now]
+    elif narrow.state == "active":
+        found += [keys.c.state == "active", or_(keys.c.expires_at.is_(None), keys.c.expires_at > now)]
+    elif narrow.state is not None:
+        found.append(keys.c.state == narrow.state)
+    return found
+
+
+def _columns(values: dict[str, Any]) -> dict[str, Any]:
+    written = dict(values)
+    for name in _JSON:
+        if written.get(name) is not None:
+            written[name] = msgspec.json.encode(written[name], order="sorted").decode()
+    return written
+
+
+def _keys(connection: Connection, rows: Sequence[Row[Any]], now: int) -> list[Key]:
+    found: dict[str, list[StoredSecret]] = {row.id: [] for row in rows}
+    query = select(secrets).where(secrets.c.key_id.in_(list(found))).order_by(secrets.c.n.desc())
+    for secret in connection.execute(query):
+        found[secret.key_id].append(_secret(secret))
+    return [_key(row, tuple(found[row.id]), now) for row in rows]
+
+
+def _secret(row: Row[Any]) -> StoredSecret:
+    hint = msgspec.json.decode(row.hint, type=dict[str, str])
+    return StoredSecret(row.n, hint, row.created_at, row.ends_at, bool(row.starts_rotation), row.grace)
+
+
+def _key(row: Row[Any], its_secrets: tuple[StoredSecret, ...], now: int) -> Key:
+    return Key(
+        id=row.id,
+        keyspace=row.keyspace,
+        account=row.username,
+        environment=row.environment,
+        type=row.type,
+        name=row.name,
+        description=row.description,
+        team=row.team,
+        application=row.application,
+        access=row.access,
+        scopes=_texts(row.scopes),
+        limits=_limits(row.limits),
+        plan=row.plan,
+        expires_at=row.expires_at,
+        allowed_ips=_texts(row.allowed_ips),
+        metadata=msgspec.json.decode(row.metadata),
+        state=key_state(row.state, row.expires_at, now),
+        state_reason=row.state_reason,
+        parent=row.parent,
+        binding=None if row.binding is None else _binding(row.binding),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        updated_at=row.updated_at,
+        ended_at=row.ended_at,
+        secrets=its_secrets,
+    )

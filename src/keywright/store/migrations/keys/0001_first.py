@@ -1,0 +1,144 @@
+"""Keys, accounts, keyspaces, the changes that announce them, and the audit trail that nobody can edit unseen."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+BYTES, TEXT, WHOLE, SMALL = sa.LargeBinary(), sa.Text(), sa.BigInteger(), sa.Integer()
+
+
+def upgrade() -> None:
+    op.create_table(
+        "canaries",
+        sa.Column("n", SMALL, primary_key=True, autoincrement=False),
+        sa.Column("mac", BYTES, nullable=False),
+        sa.Column("created_at", WHOLE, nullable=False),
+    )
+    op.create_table(
+        "keyspaces",
+        sa.Column("name", TEXT, primary_key=True),
+        sa.Column("prefix", TEXT, nullable=False, unique=True),
+        sa.Column("definition", TEXT, nullable=False),
+        sa.Column("source", TEXT, nullable=False),
+        sa.Column("created_at", WHOLE, nullable=False),
+        sa.Column("updated_at", WHOLE, nullable=False),
+    )
+    op.create_table(
+        "accounts",
+        sa.Column("id", TEXT, primary_key=True),
+        sa.Column("username", TEXT, nullable=False, unique=True),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("limits", TEXT, nullable=False),
+        sa.Column("created_at", WHOLE, nullable=False),
+        sa.Column("updated_at", WHOLE, nullable=False),
+    )
+    _keys()
+    op.create_table(
+        "changes",
+        sa.Column(
+            "seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
+        ),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("ref", TEXT, nullable=False),
+        sa.Column("at", WHOLE, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    _audit()
+
+
+def _keys() -> None:
+    op.create_table(
+        "keys",
+        sa.Column("id", TEXT, primary_key=True),
+        sa.Column("keyspace", TEXT, sa.ForeignKey("keyspaces.name"), nullable=False),
+        sa.Column("account_id", TEXT, sa.ForeignKey("accounts.id"), nullable=False),
+        sa.Column("environment", TEXT, nullable=False),
+        sa.Column("type", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("description", TEXT, nullable=False),
+        sa.Column("team", TEXT),
+        sa.Column("application", TEXT),
+        sa.Column("access", TEXT, nullable=False),
+        sa.Column("scopes", TEXT, nullable=False),
+        sa.Column("limits", TEXT, nullable=False),
+        sa.Column("plan", TEXT),
+        sa.Column("expires_at", WHOLE),
+        sa.Column("allowed_ips", TEXT, nullable=False),
+        sa.Column("metadata", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("state_reason", TEXT),
+        sa.Column("parent", TEXT),
+        sa.Column("binding", TEXT),
+        sa.Column("created_at", WHOLE, nullable=False),
+        sa.Column("created_by", TEXT, nullable=False),
+        sa.Column("updated_at", WHOLE, nullable=False),
+        sa.Column("ended_at", WHOLE),
+        sa.Column("deleted_at", WHOLE),
+        sa.Column("search", TEXT, nullable=False),
+    )
+    op.create_index("keys_by_account", "keys", ["account_id", "created_at", "id"])
+    op.create_index("keys_by_time", "keys", ["created_at", "id"])
+    op.create_index("keys_by_name", "keys", ["account_id", "name", "id"])
+    op.create_index("keys_by_search", "keys", ["account_id", "keyspace", "created_at", "id", "search"])
+    op.create_index("keys_by_parent", "keys", ["parent"])
+    op.create_table(
+        "secrets",
+        sa.Column("key_id", TEXT, sa.ForeignKey("keys.id"), nullable=False),
+        sa.Column("n", SMALL, nullable=False),
+        sa.Column("mac", BYTES, nullable=False),
+        sa.Column("pepper", SMALL, nullable=False),
+        sa.Column("hint", TEXT, nullable=False),
+        sa.Column("created_at", WHOLE, nullable=False),
+        sa.Column("ends_at", WHOLE),
+        sa.Column("starts_rotation", SMALL, nullable=False),
+        sa.Column("grace", WHOLE),
+        sa.PrimaryKeyConstraint("key_id", "n"),
+    )
+
+
+def _audit() -> None:
+    op.create_table(
+        "audit",
+        sa.Column("seq", WHOLE, primary_key=True, autoincrement=False),
+        sa.Column("at", WHOLE, nullable=False),
+        sa.Column("actor_kind", TEXT, nullable=False),
+        sa.Column("actor_id", TEXT, nullable=False),
+        sa.Column("source", TEXT, nullable=False),
+        sa.Column("action", TEXT, nullable=False),
+        sa.Column("target_kind", TEXT, nullable=False),
+        sa.Column("target_id", TEXT, nullable=False),
+        sa.Column("account", TEXT),
+        sa.Column("detail", TEXT, nullable=False),
+        sa.Column("request_id", TEXT, nullable=False),
+        sa.Column("key_n", SMALL, nullable=False),
+        sa.Column("mac", BYTES, nullable=False),
+    )
+    op.create_index("audit_by_target", "audit", ["target_id", "seq"])
+    op.create_table(
+        "audit_head",
+        sa.Column("id", SMALL, primary_key=True, autoincrement=False),
+        sa.Column("seq", WHOLE, nullable=False),
+        sa.Column("mac", BYTES, nullable=False),
+    )
+    head = sa.table("audit_head", sa.column("id", SMALL), sa.column("seq", WHOLE), sa.column("mac", BYTES))
+    op.bulk_insert(head, [{"id": 1, "seq": 0, "mac": bytes(32)}])
+    if op.get_bind().dialect.name == "sqlite":
+        for verb in ("UPDATE", "DELETE"):
+            op.execute(
+                f"CREATE TRIGGER audit_no_{verb.lower()} BEFORE {verb} ON audit "
+                "BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END"
+            )
+    else:
+        op.execute(
+            "CREATE FUNCTION audit_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'the audit trail is append-only'; END $$"
+        )
+        op.execute(
+            "CREATE TRIGGER audit_append_only BEFORE UPDATE OR DELETE ON audit "
+            "FOR EACH ROW EXECUTE FUNCTION audit_append_only()"
+        )

@@ -1,0 +1,38 @@
+"""What was counted: verdicts by minute, the last use of each secret, and which batches have arrived."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "usage_minutes",
+        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("keyspace", sa.Text(), nullable=False),
+        sa.Column("environment", sa.Text(), nullable=False),
+        sa.Column("account_id", sa.Text(), nullable=False),
+        sa.Column("minute", sa.BigInteger(), nullable=False),
+        sa.Column("code", sa.Text(), nullable=False),
+        sa.Column("resource", sa.Text(), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("key_id", "keyspace", "environment", "minute", "code", "resource"),
+    )
+    op.create_table(
+        "last_used",
+        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("n", sa.Integer(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("ip", sa.Text()),
+        sa.PrimaryKeyConstraint("key_id", "n"),
+    )
+    op.create_table(
+        "flushed",
+        sa.Column("worker", sa.Text(), primary_key=True),
+        sa.Column("batch", sa.BigInteger(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+    )

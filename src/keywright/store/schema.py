@@ -1,0 +1,206 @@
+"""The tables, for SQLite and PostgreSQL alike.
+
+House law: instants are microseconds in UTC; ids and JSON are text; digests are bytes; there are no booleans where an
+instant or nothing says more. On SQLite the tables lie in three files, so that counting does not move the data version
+that announces changes of keys: ``keys`` holds what must never be lost, ``spend`` what was taken from limits, ``usage``
+what was counted. On PostgreSQL they share a database.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+)
+
+#: The newest migration of each file. A test holds this to what the migrations say.
+HEADS: Final = {"keys": "0001", "spend": "0001", "usage": "0001"}
+FILES: Final = tuple(HEADS)
+
+keys_file = MetaData()
+spend_file = MetaData()
+usage_file = MetaData()
+METADATA: Final = {"keys": keys_file, "spend": spend_file, "usage": usage_file}
+
+canaries = Table(
+    "canaries",
+    keys_file,
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("mac", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+keyspaces = Table(
+    "keyspaces",
+    keys_file,
+    Column("name", Text, primary_key=True),
+    Column("prefix", Text, nullable=False, unique=True),
+    Column("definition", Text, nullable=False),  # model.Keyspace as JSON
+    Column("source", Text, nullable=False),  # the TOML as applied
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+accounts = Table(
+    "accounts",
+    keys_file,
+    Column("id", Text, primary_key=True),
+    Column("username", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("limits", Text, nullable=False),  # JSON
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    keys_file,
+    Column("id", Text, primary_key=True),
+    Column("keyspace", Text, ForeignKey("keyspaces.name"), nullable=False),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("team", Text),
+    Column("application", Text),
+    Column("access", Text, nullable=False),
+    Column("scopes", Text, nullable=False),  # JSON
+    Column("limits", Text, nullable=False),  # JSON
+    Column("plan", Text),
+    Column("expires_at", BigInteger),
+    Column("allowed_ips", Text, nullable=False),  # JSON
+    Column("metadata", Text, nullable=False),  # JSON
+    Column("state", Text, nullable=False),
+    Column("state_reason", Text),
+    Column("parent", Text),
+    Column("binding", Text),  # JSON
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("deleted_at", BigInteger),
+    Column("search", Text, nullable=False),  # what a search looks through, in lower case
+)
+Index("keys_by_account", keys.c.account_id, keys.c.created_at, keys.c.id)
+Index("keys_by_time", keys.c.created_at, keys.c.id)
+Index("keys_by_name", keys.c.account_id, keys.c.name, keys.c.id)
+Index("keys_by_search", keys.c.account_id, keys.c.keyspace, keys.c.created_at, keys.c.id, keys.c.search)
+Index("keys_by_parent", keys.c.parent)
+
+secrets = Table(
+    "secrets",
+    keys_file,
+    Column("key_id", Text, ForeignKey("keys.id"), nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("mac", LargeBinary, nullable=False),
+    Column("pepper", Integer, nullable=False),
+    Column("hint", Text, nullable=False),  # JSON: spelling -> last four characters
+    Column("created_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger),
+    Column(
+        "starts_rotation", Integer, nullable=False
+    ),  # 1 until its first use has ended the secrets before it
+    Column("grace", BigInteger),  # microseconds that the earlier secrets keep after that use
+    PrimaryKeyConstraint("key_id", "n"),
+)
+
+changes = Table(
+    "changes",
+    keys_file,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False),  # key, account, keyspace
+    Column("ref", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+audit = Table(
+    "audit",
+    keys_file,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("actor_kind", Text, nullable=False),
+    Column("actor_id", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target_kind", Text, nullable=False),
+    Column("target_id", Text, nullable=False),
+    Column("account", Text),
+    Column("detail", Text, nullable=False),  # JSON
+    Column("request_id", Text, nullable=False),
+    Column("key_n", Integer, nullable=False),
+    Column("mac", LargeBinary, nullable=False),
+)
+Index("audit_by_target", audit.c.target_id, audit.c.seq)
+
+#: One row: the number and the MAC of the newest audit entry, locked last in every transaction.
+audit_head = Table(
+    "audit_head",
+    keys_file,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("mac", LargeBinary, nullable=False),
+)
+
+spent = Table(
+    "spent",
+    spend_file,
+    Column("subject", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("period", BigInteger, nullable=False),  # its first instant; 0 for credits
+    Column("used", BigInteger, nullable=False),
+    PrimaryKeyConstraint("subject", "name", "period"),
+)
+
+rated = Table(
+    "rated",
+    spend_file,
+    Column("subject", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("bucket", BigInteger, nullable=False),  # its first instant
+    Column("used", BigInteger, nullable=False),
+    PrimaryKeyConstraint("subject", "name", "bucket"),
+)
+
+usage_minutes = Table(
+    "usage_minutes",
+    usage_file,
+    Column("key_id", Text, nullable=False),  # empty: not proven to be anybody's
+    Column("keyspace", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("minute", BigInteger, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    PrimaryKeyConstraint("key_id", "keyspace", "environment", "minute", "code", "resource"),
+)
+
+last_used = Table(
+    "last_used",
+    usage_file,
+    Column("key_id", Text, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("ip", Text),
+    PrimaryKeyConstraint("key_id", "n"),
+)
+
+#: The newest batch of counts that each worker has flushed: a batch is carried over once, whatever is retried.
+flushed = Table(
+    "flushed",
+    usage_file,
+    Column("worker", Text, primary_key=True),
+    Column("batch", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)

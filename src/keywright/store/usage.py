@@ -1,0 +1,83 @@
+"""Counts of verdicts, and when each secret was last used. A batch arrives once, whatever is retried."""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, func, select, text
+
+from keywright.store.schema import flushed, last_used, usage_minutes
+
+_ADD: Final = text("""
+INSERT INTO usage_minutes (key_id, keyspace, environment, account_id, minute, code, resource, count)
+VALUES (:key_id, :keyspace, :environment, :account_id, :minute, :code, :resource, :times)
+ON CONFLICT (key_id, keyspace, environment, minute, code, resource)
+DO UPDATE SET count = usage_minutes.count + excluded.count
+""")
+_SEEN: Final = text("""
+INSERT INTO last_used (key_id, n, at, ip) VALUES (:key_id, :n, :at, :ip)
+ON CONFLICT (key_id, n) DO UPDATE SET at = excluded.at, ip = excluded.ip WHERE excluded.at > last_used.at
+""")
+_BATCH: Final = text("""
+INSERT INTO flushed (worker, batch, at) VALUES (:worker, :batch, :at)
+ON CONFLICT (worker) DO UPDATE SET batch = excluded.batch, at = excluded.at WHERE excluded.batch > flushed.batch
+RETURNING batch
+""")
+
+
+class Count(NamedTuple):
+    """How often a verdict was given, in one minute."""
+
+    key_id: str
+    keyspace: str
+    environment: str
+    account_id: str
+    minute: int
+    code: str
+    resource: str
+    times: int
+
+
+class Seen(NamedTuple):
+    """When and from where a secret was last used."""
+
+    key_id: str
+    n: int
+    at: int
+    ip: str | None
+
+
+def add(
+    tx: Connection, worker: str, batch: int, counts: Iterable[Count], seen: Iterable[Seen], now: int
+) -> bool:
+    """Carry a worker's batch over; ``False`` where it had arrived before."""
+    if tx.execute(_BATCH, {"worker": worker, "batch": batch, "at": now}).first() is None:
+        return False
+    for statement, rows in ((_ADD, counts), (_SEEN, seen)):
+        values = [row._asdict() for row in rows]
+        if values:
+            tx.execute(statement, values)
+    return True
+
+
+def last(connection: Connection, key_ids: Iterable[str]) -> dict[tuple[str, int], int]:
+    """When each secret of these keys was last used."""
+    query = select(last_used.c.key_id, last_used.c.n, last_used.c.at).where(
+        last_used.c.key_id.in_(list(key_ids))
+    )
+    return {(row.key_id, row.n): row.at for row in connection.execute(query)}
+
+
+def totals(connection: Connection, key_id: str) -> dict[str, int]:
+    """How often each verdict was given to a key, ever."""
+    total = func.sum(usage_minutes.c.count)
+    query = (
+        select(usage_minutes.c.code, total)
+        .where(usage_minutes.c.key_id == key_id)
+        .group_by(usage_minutes.c.code)
+    )
+    return {code: int(count) for code, count in connection.execute(query).all()}
+
+
+def forget_worker(tx: Connection, worker: str) -> None:
+    """Remove the mark of a worker that has ended and flushed all."""
+    tx.execute(flushed.delete().where(flushed.c.worker == worker))
