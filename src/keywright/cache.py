@@ -16,6 +16,7 @@ from keywright.schemes import Reader
 from keywright.times import SECOND
 
 ABSENT_AT_MOST: Final = 10_000
+GATES_AT_MOST: Final = 10_000
 ABSENT_FOR: Final = 5 * SECOND
 
 
@@ -53,6 +54,7 @@ class Cache:
         self._entries: dict[bytes, Entry] = {}
         self._keyspaces: dict[str, Compiled] = {}
         self._absent: dict[bytes, int] = {}
+        self._gates: dict[str, str | None] = {}
         self._lock = threading.Lock()
         self.applied = 0  # the newest change that has been acted upon
 
@@ -63,6 +65,16 @@ class Cache:
     def keyspace(self, name: str) -> Compiled | None:
         """A keyspace, if it is remembered."""
         return self._keyspaces.get(name)
+
+    def gate(self, name: str) -> tuple[bool, str | None]:
+        """Whether a gate's name is remembered, and the keyspace that defines it."""
+        return name in self._gates, self._gates.get(name)
+
+    def put_gate(self, name: str, keyspace: str | None, applied: int) -> None:
+        """Remember which keyspace defines a gate, or that none does, unless something was applied since."""
+        with self._lock:
+            if applied == self.applied and len(self._gates) < GATES_AT_MOST:
+                self._gates[name] = keyspace
 
     def is_absent(self, key_id: bytes, now: int) -> bool:
         """Whether the id was looked up a moment ago and did not exist."""
@@ -104,6 +116,7 @@ class Cache:
                     self._forget_where("account_id", ref)
                 else:
                     self._keyspaces.pop(ref, None)
+                    self._gates.clear()
                     self._forget_where("keyspace", ref)
                 self.applied = max(self.applied, seq)
 

@@ -24,7 +24,7 @@ from keywright.errors import Invalid, NotFound, Unavailable
 from keywright.freshness import Freshness
 from keywright.keyring import Keyring
 from keywright.meter import Meter
-from keywright.model import Actor, Ask, KeyRecord, SecretRecord, Verdict
+from keywright.model import MANAGEMENT, Actor, Ask, KeyRecord, SecretRecord, Verdict
 from keywright.schemes import Headers, Presented, Unproven
 from keywright.store import audit, changes, keys
 from keywright.store.db import Database
@@ -190,6 +190,25 @@ class Engine:
     def current(self, name: str, now: int) -> Compiled:
         """A keyspace as it is now: for doors that need its definition before they can ask."""
         return self.compiled(name, stale=self._freshness.check(now))
+
+    def known(self, name: str, now: int) -> Compiled | None:
+        """A keyspace as it is now, or ``None`` where there is none; our own is none to anybody outside."""
+        try:
+            return None if name == MANAGEMENT else self.current(name, now)
+        except NotFound:
+            return None
+
+    def with_gate(self, name: str, now: int) -> Compiled | None:
+        """The keyspace that defines a gate, or ``None``."""
+        stale = self._freshness.check(now)
+        remembered, keyspace = self._cache.gate(name)
+        if not remembered:
+            if stale:
+                raise Unavailable("the store does not answer, and this gate is not known by heart")
+            applied = self._cache.applied
+            keyspace = self._lookup.keyspace_with_gate(name)
+            self._cache.put_gate(name, keyspace, applied)
+        return None if keyspace is None else self.compiled(keyspace, stale=stale)
 
     def entry(self, record: KeyRecord) -> Entry | None:
         """The cache's entry of a record that a verdict carries, if it is still the same."""

@@ -261,6 +261,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     authenticate_only: bool = False
     reads: bool = False
     metered: bool = True
+    account: str | None = None  # only this account's keys exist for whoever asks
 
 
 class LimitState(msgspec.Struct, frozen=True):

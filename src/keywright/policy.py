@@ -56,6 +56,8 @@ def decide(
         return Decision("invalid", "wrong_keyspace", known=False)
     if username is not None and username != record.account.encode():
         return Decision("invalid", "wrong_user", known=False)
+    if ask.account is not None and ask.account != record.account:
+        return Decision("invalid", "wrong_account", known=False)
     if record.state != "active":
         return Decision(record.state, record.state)
     if record.expires_at is not None and now >= record.expires_at:

@@ -67,6 +67,16 @@ class Presented(msgspec.Struct, frozen=True, gc=False):
     spelled: Spelled
     username: bytes | None = None
 
+    @staticmethod
+    def of_token(token: bytes) -> "Presented | Unproven":
+        """Take a token that was given by itself, as ``/v1/verify`` may get it."""
+        return _token("token", token)
+
+    @staticmethod
+    def of_pair(key_id: bytes, secret: bytes) -> "Presented | Unproven":
+        """Take the two halves of a pair that were given by themselves."""
+        return _pair("pair", key_id, secret)
+
 
 class Unproven(msgspec.Struct, frozen=True, gc=False):
     """A request whose shape alone decides its answer."""
@@ -125,14 +135,6 @@ class Reader:
         if url and self._in_url(url):
             return IN_URL
         return self._resolve(found) if found else MISSING
-
-    def read_token(self, token: bytes) -> Presented | Unproven:
-        """Take a token that was given by itself, as ``/v1/verify`` may get it."""
-        return _token("token", token)
-
-    def read_pair(self, key_id: bytes, secret: bytes) -> Presented | Unproven:
-        """Take the two halves of a pair that were given by themselves."""
-        return _pair("pair", key_id, secret)
 
     def _resolve(self, found: dict[bytes, bytes]) -> Presented | Unproven:
         scheme, value = "", b""

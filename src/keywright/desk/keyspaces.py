@@ -37,6 +37,7 @@ class Keyspaces(Desk):
                 if (existing.keyspace, existing.source) == (keyspace, source):
                     return Outcome(keyspace, "unchanged")
                 _keep(change, existing.keyspace, keyspace)
+            _unique_gates(change, keyspace)
             keyspaces.put(change.tx, keyspace, source, change.now, new=existing is None)
             change.announce("keyspace", keyspace.name)
             outcome = "created" if existing is None else "updated"
@@ -88,3 +89,10 @@ def _keep(change: Change, old: Keyspace, new: Keyspace) -> None:
     for plan in sorted(keyspaces.plans_in_use(change.tx, old.name)):
         if plan not in new.plans:
             raise Conflict(f"plans.{plan}: there are keys on it")
+
+
+def _unique_gates(change: Change, new: Keyspace) -> None:
+    for other in keyspaces.every(change.tx):
+        if other.keyspace.name != new.name:
+            for gate in sorted(set(other.keyspace.gates) & set(new.gates)):
+                raise Conflict(f"gates.{gate}: keyspace {other.keyspace.name!r} has a gate of that name")

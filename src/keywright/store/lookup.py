@@ -35,6 +35,7 @@ NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM changes"
 KEYSPACE: Final = (
     "SELECT definition, (SELECT coalesce(max(seq), 0) FROM changes) FROM keyspaces WHERE name = ?"
 )
+KEYSPACES: Final = "SELECT name, definition FROM keyspaces ORDER BY name"
 
 _scopes = msgspec.json.Decoder(frozenset[str]).decode
 _limits = msgspec.json.Decoder(tuple[Limit, ...]).decode
@@ -88,6 +89,13 @@ class Lookup:
         """Read a keyspace's definition, and the newest change that the read had seen."""
         rows = self._all(KEYSPACE, name)
         return None if not rows else (read_keyspace(rows[0][0]), rows[0][1])
+
+    def keyspace_with_gate(self, gate: str) -> str | None:
+        """The name of the keyspace that defines a gate."""
+        for name, definition in self._all(KEYSPACES):
+            if gate in read_keyspace(definition).gates:
+                return str(name)
+        return None
 
     def close(self) -> None:
         """Close every thread's connection."""

@@ -1,0 +1,99 @@
+"""``keywright keyspaces``: apply and read keyspaces."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from keywright import profiles, shown
+from keywright.cli.opening import actor, as_json, opened, print_json, print_table, where
+from keywright.desk.keyspaces import Outcome
+from keywright.errors import ProfileError
+from keywright.installation import Installation
+
+
+@click.group("keyspaces")
+def command() -> None:
+    """Apply and read keyspaces. A keyspace is the keys of one protected API."""
+
+
+@command.command("create")
+@click.option("--profile", type=click.Choice(profiles.SHIPPED), default="default", show_default=True)
+@as_json
+@where
+def create(profile: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
+    """Make a keyspace from a profile that ships with Keywright."""
+    with opened(database, config) as installation:
+        outcome = installation.keyspaces.apply(profiles.source(profile), actor=actor())
+        _show(installation, outcome, as_json=as_json)
+
+
+@command.command("apply")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@as_json
+@where
+def apply(file: Path, database: str | None, config: Path | None, *, as_json: bool) -> None:
+    """Make or change a keyspace from a TOML file; - reads standard input."""
+    try:
+        source = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as trouble:
+        raise ProfileError(f"{file} cannot be read: {trouble}") from None
+    with opened(database, config) as installation:
+        _show(installation, installation.keyspaces.apply(source, actor=actor()), as_json=as_json)
+
+
+@command.command("list")
+@as_json
+@where
+def list_keyspaces(database: str | None, config: Path | None, *, as_json: bool) -> None:
+    """List keyspaces."""
+    with opened(database, config) as installation:
+        found = installation.keyspaces.list()
+    if as_json:
+        items = [shown.keyspace(a.keyspace, a.created_at, a.updated_at) for a in found]
+        print_json({"items": items, "next_cursor": None})
+        return
+    columns = ("NAME", "PREFIX", "FORMAT", "SCHEMES", "ENVIRONMENTS")
+    rows = [
+        (
+            a.keyspace.name,
+            a.keyspace.prefix,
+            a.keyspace.format,
+            a.keyspace.schemes,
+            list(a.keyspace.environments),
+        )
+        for a in found
+    ]
+    print_table(columns, rows, nothing="no keyspaces")
+
+
+@command.command("get")
+@click.argument("name")
+@click.option("--toml", is_flag=True, help="The definition as it was applied.")
+@as_json
+@where
+def get(name: str, database: str | None, config: Path | None, *, toml: bool, as_json: bool) -> None:
+    """Show one keyspace, as checked or as applied."""
+    with opened(database, config) as installation:
+        applied = installation.keyspaces.get(name)
+    if as_json or not toml:
+        print_json(shown.keyspace(applied.keyspace, applied.created_at, applied.updated_at))
+    else:
+        click.echo(applied.source, nl=False)
+
+
+@command.command("profile")
+@click.argument("name", type=click.Choice(profiles.SHIPPED))
+def profile(name: str) -> None:
+    """Print the TOML of a profile that ships, to start one of your own from."""
+    click.echo(profiles.source(name), nl=False)
+
+
+def _show(installation: Installation, outcome: Outcome, *, as_json: bool) -> None:
+    applied = installation.keyspaces.get(outcome.keyspace.name)
+    if as_json:
+        record = shown.keyspace(applied.keyspace, applied.created_at, applied.updated_at)
+        print_json(record | {"outcome": outcome.outcome})
+        return
+    schemes, environments = ", ".join(outcome.keyspace.schemes), ", ".join(outcome.keyspace.environments)
+    click.echo(f"{outcome.outcome}: keyspace {outcome.keyspace.name} ({schemes}; {environments})")

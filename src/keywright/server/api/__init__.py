@@ -1,0 +1,100 @@
+"""The management API: FastAPI routes, one file a noun. A handler is parse, one verb, render.
+
+Who calls was established before (``server.hot``); what they may do is asked by each route, with ``needs``.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from keywright import __version__
+from keywright.answers import problem
+from keywright.errors import CODES, Invalid, KeywrightError, Unavailable
+from keywright.installation import Installation
+from keywright.server.api.caller import Refused
+from keywright.settings import Settings
+
+log = logging.getLogger("keywright")
+_CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 400: "bad_json", 413: "too_large"}
+
+
+def build(installation: Installation, settings: Settings) -> FastAPI:
+    """Make the application over an open installation."""
+    from keywright.server.api import accounts, keys, keyspaces  # noqa: PLC0415  # they import what this package offers
+
+    app = FastAPI(
+        title="Keywright",
+        version=__version__,
+        summary="Makes, checks and looks after the API keys of a product.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.installation = installation
+    app.state.settings = settings
+    for noun in (keys, accounts, keyspaces):
+        app.include_router(noun.router)
+    handlers: tuple[tuple[type[Exception], Callable[[Request, Any], JSONResponse]], ...] = (
+        (Refused, _refused),
+        (KeywrightError, _ours),
+        (RequestValidationError, _unreadable),
+        (HTTPException, _http),
+        (Exception, _broken),
+    )
+    for kind, handler in handlers:
+        app.add_exception_handler(kind, handler)
+    return app
+
+
+def _say(
+    request: Request, code: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any
+) -> JSONResponse:
+    body = problem(code, detail, request.scope["keywright.request_id"], **more)
+    sent = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **(headers or {})}
+    return JSONResponse(body, CODES[code].status, sent, media_type="application/problem+json")
+
+
+def _refused(request: Request, refused: Refused) -> JSONResponse:
+    challenge = f'Bearer realm="Keywright", error="insufficient_scope", scope="{refused.scope}"'
+    detail = f"This management key lacks the scope {refused.scope}."
+    return _say(request, "insufficient_scope", detail, {"WWW-Authenticate": challenge})
+
+
+def _ours(request: Request, error: KeywrightError) -> JSONResponse:
+    if isinstance(error, Unavailable):
+        return _say(
+            request, error.code, "The store does not answer right now; try again.", {"Retry-After": "1"}
+        )
+    if isinstance(error, Invalid):
+        return _say(request, error.code, str(error), errors=[{"path": error.path, "reason": error.reason}])
+    return _say(request, error.code, str(error))
+
+
+def _unreadable(request: Request, error: RequestValidationError) -> JSONResponse:
+    # What was sent is not repeated: it may hold a secret.
+    found = [{"path": _path(item["loc"]), "reason": item["msg"]} for item in error.errors()]
+    first = found[0] if found else {"path": "", "reason": "is not acceptable"}
+    return _say(request, "invalid_request", f"{first['path']}: {first['reason']}", errors=found)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    _where, *rest = location
+    return ".".join(str(part) for part in rest) or str(location[0])
+
+
+def _http(request: Request, error: HTTPException) -> JSONResponse:
+    code = _CODE_OF_STATUS.get(error.status_code, "invalid_request")
+    return _say(request, code, CODES[code].title + ".", dict(error.headers or {}))
+
+
+def _broken(request: Request, error: Exception) -> JSONResponse:
+    request_id = request.scope["keywright.request_id"]
+    log.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error)
+    return _say(request, "internal", "Something of ours is broken; the log has more under this request's id.")
+
+
+__all__ = ["build"]

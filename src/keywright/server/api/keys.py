@@ -1,0 +1,238 @@
+"""``/v1/keys``: the verbs on keys."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from keywright import shown
+from keywright.desk.keys import is_secret
+from keywright.installation import Installation
+from keywright.model import Issued
+from keywright.server.api.caller import Configured, Opened, needs
+from keywright.server.hot import Caller
+from keywright.settings import Settings
+from keywright.times import parse_instant
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"])
+Reads = Annotated[Caller, needs("keys:read")]
+Writes = Annotated[Caller, needs("keys:write")]
+Access = Literal["all", "read_only", "restricted"]
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are refused, and a number is not a text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class LimitBody(Body):
+    """One limit, as an object. A text such as ``10000/day`` does as well."""
+
+    name: str | None = None
+    kind: Literal["quota", "rate", "credits"]
+    limit: int
+    per: Literal["minute", "hour", "day", "month"] | int | None = None
+
+
+class NewKey(Body):
+    """What a key is made from."""
+
+    keyspace: str | None = None
+    account: str | None = None
+    environment: str | None = None
+    name: str
+    description: str | None = None
+    access: Access | None = None
+    scopes: list[str] | None = None
+    team: str | None = None
+    application: str | None = None
+    limits: list[LimitBody | str] | None = None
+    plan: str | None = None
+    expires_at: str | None = None
+    allowed_ips: list[str] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class EditedKey(Body):
+    """What an edit may mention. What is left out stays as it is, whatever its default here; ``null`` empties."""
+
+    name: str = Field(default_factory=str)
+    description: str | None = None
+    access: Access = Field(default_factory=lambda: "all")
+    scopes: list[str] | None = None
+    team: str | None = None
+    application: str | None = None
+    limits: list[LimitBody | str] | None = None
+    plan: str | None = None
+    expires_at: str | None = None
+    allowed_ips: list[str] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class Rotation(Body):
+    """How a secret is replaced."""
+
+    grace_seconds: int = 0
+    start: Literal["now", "first_use"] = "now"
+    force: bool = False
+
+
+class Invalidation(Body):
+    """Why a key is stopped for ever."""
+
+    reason: str | None = Field(default=None)
+
+
+@router.post("", status_code=201)
+def create(
+    body: NewKey, caller: Writes, opened: Opened, settings: Configured, response: Response
+) -> dict[str, Any]:
+    """Make a key. Its secret is in this answer and in no other."""
+    issued = opened.keys.create(**_given(body), actor=caller.actor, reach=caller.reach)
+    return _issued(issued, opened, settings, response)
+
+
+@router.get("")
+def list_keys(
+    caller: Reads,
+    opened: Opened,
+    response: Response,
+    keyspace: str | None = None,
+    account: str | None = None,
+    environment: str | None = None,
+    state: str | None = None,
+    team: str | None = None,
+    application: str | None = None,
+    q: str | None = None,
+    parent: str | None = None,
+    sort: str = "-created_at",
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> dict[str, Any]:
+    """Some keys. A secret that was pasted into ``q`` is looked up by its id, and the answer is flagged."""
+    page = opened.keys.list(
+        keyspace=keyspace,
+        account=account,
+        environment=environment,
+        state=state,
+        team=team,
+        application=application,
+        q=q,
+        parent=parent,
+        sort=sort,
+        cursor=cursor,
+        limit=limit,
+        reach=caller.reach,
+    )
+    _uncached(response)
+    now = opened.clock()
+    found: dict[str, Any] = {
+        "items": [shown.key(key, now) for key in page.items],
+        "next_cursor": page.next_cursor,
+    }
+    return found | {"flagged": "secret_in_query"} if is_secret(q) else found
+
+
+@router.get("/{key_id}")
+def get(key_id: str, caller: Reads, opened: Opened, response: Response) -> dict[str, Any]:
+    """Read one."""
+    _uncached(response)
+    return shown.key(opened.keys.get(key_id, reach=caller.reach), opened.clock())
+
+
+@router.patch("/{key_id}")
+def edit(key_id: str, body: EditedKey, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
+    """Change what is mentioned. The next verification obeys it."""
+    _uncached(response)
+    changed = opened.keys.edit(key_id, **_given(body), actor=caller.actor, reach=caller.reach)
+    return shown.changed(changed, opened.clock())
+
+
+@router.delete("/{key_id}")
+def delete(key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
+    """Remove a key for good."""
+    _uncached(response)
+    return shown.changed(opened.keys.delete(key_id, actor=caller.actor, reach=caller.reach), opened.clock())
+
+
+@router.post("/{key_id}/rotate")
+def rotate(
+    key_id: str,
+    caller: Writes,
+    opened: Opened,
+    settings: Configured,
+    response: Response,
+    body: Rotation | None = None,
+) -> dict[str, Any]:
+    """Give a key a second secret, which is in this answer and in no other."""
+    asked = body or Rotation()
+    issued = opened.keys.rotate(
+        key_id,
+        grace_seconds=asked.grace_seconds,
+        start=asked.start,
+        force=asked.force,
+        actor=caller.actor,
+        reach=caller.reach,
+    )
+    return _issued(issued, opened, settings, response)
+
+
+@router.post("/{key_id}/rotate/finish")
+def finish(key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
+    """End the old secret of a rotation now."""
+    _uncached(response)
+    return shown.changed(opened.keys.finish(key_id, actor=caller.actor, reach=caller.reach), opened.clock())
+
+
+@router.post("/{key_id}/rotate/cancel")
+def cancel(key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
+    """End the new secret of a rotation now."""
+    _uncached(response)
+    return shown.changed(opened.keys.cancel(key_id, actor=caller.actor, reach=caller.reach), opened.clock())
+
+
+@router.post("/{key_id}/invalidate")
+def invalidate(
+    key_id: str, caller: Writes, opened: Opened, response: Response, body: Invalidation | None = None
+) -> dict[str, Any]:
+    """Stop a key for ever; it stays in the list."""
+    _uncached(response)
+    reason = None if body is None else body.reason
+    changed = opened.keys.invalidate(key_id, reason=reason, actor=caller.actor, reach=caller.reach)
+    return shown.changed(changed, opened.clock())
+
+
+@router.post("/{key_id}/disable")
+def disable(key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
+    """Stop a key until it is enabled."""
+    _uncached(response)
+    return shown.changed(opened.keys.disable(key_id, actor=caller.actor, reach=caller.reach), opened.clock())
+
+
+@router.post("/{key_id}/enable")
+def enable(key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
+    """Let a disabled key work again."""
+    _uncached(response)
+    return shown.changed(opened.keys.enable(key_id, actor=caller.actor, reach=caller.reach), opened.clock())
+
+
+def _given(body: NewKey | EditedKey) -> dict[str, Any]:
+    given = {field: getattr(body, field) for field in body.model_fields_set}
+    if given.get("expires_at") is not None:
+        given["expires_at"] = parse_instant(given["expires_at"], path="expires_at")
+    if given.get("limits") is not None:
+        given["limits"] = [item if isinstance(item, str) else item.model_dump() for item in given["limits"]]
+    return given
+
+
+def _issued(issued: Issued, opened: Installation, settings: Settings, response: Response) -> dict[str, Any]:
+    _uncached(response)
+    keyspace = opened.keys.keyspace_of(issued.key)
+    url = keyspace.url or f"{settings.base_url}/k/{issued.key.keyspace}.{issued.key.environment}/whoami"
+    return shown.issued(issued, keyspace, url, opened.clock())
+
+
+def _uncached(response: Response) -> None:
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"

@@ -1,0 +1,98 @@
+"""The whole server: the hot doors in front, the management API behind, on one port."""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from keywright.errors import CannotStart
+from keywright.installation import Installation
+from keywright.server.hot import App, Hot
+from keywright.server.problems import Receive, Scope, Send
+from keywright.settings import Settings
+
+
+def build(installation: Installation, settings: Settings) -> Hot:
+    """The ASGI application over an open installation, which it closes when it is shut down.
+
+    The management API is made when it is first asked for: FastAPI's import must not delay the first verification.
+    """
+    return Hot(installation, settings, _Later(installation, settings))
+
+
+class _Later:
+    """The management API, made at its first request."""
+
+    def __init__(self, installation: Installation, settings: Settings) -> None:
+        self._made: App | None = None
+        self._make: Callable[[], App] = lambda: _api(installation, settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._made is None:
+            self._made = self._make()
+        await self._made(scope, receive, send)
+
+
+def _api(installation: Installation, settings: Settings) -> App:
+    from keywright.server.api import build as build_api  # noqa: PLC0415  # 300 ms that a verifier never needs
+
+    return build_api(installation, settings)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Take the port. Raises ``CannotStart`` where it is taken, or where strangers could reach an unnamed server."""
+    if not _is_loopback(settings.host) and not settings.public_url:
+        raise CannotStart(
+            f"{settings.host} can be reached from outside: set public_url to the https:// address that clients use"
+        )
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    taken = socket.socket(family, socket.SOCK_STREAM)
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind((settings.host, settings.port))
+    except OSError as trouble:
+        taken.close()
+        raise CannotStart(
+            f"{settings.host}:{settings.port} cannot be listened on: {trouble.strerror}"
+        ) from None
+    taken.set_inheritable(True)
+    return taken
+
+
+def server(app: App) -> uvicorn.Server:
+    """A uvicorn with the settings that this product needs: no access log (it would hold whole targets), no WebSockets."""
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        log_config=None,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=10,
+    )
+    return uvicorn.Server(config)
+
+
+def run(app: App, taken: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    import uvloop  # noqa: PLC0415  # of the server extra
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(server(app).serve(sockets=[taken]))
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,442 @@
+"""The hot doors: verification, forward-auth, whoami and health, answered before any framework sees the request.
+
+A hand-written ASGI dispatcher costs what the bare server costs (``ux.md`` 5.2). Whatever it does not know goes to the
+application behind it, once its caller is known: under ``/v1/`` nothing is answered to nobody.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+
+from keywright import shown
+from keywright.answers import Answer, say_headers
+from keywright.credential import LONGEST
+from keywright.desk.grants import Reach, reach_of
+from keywright.engine import Engine, Given
+from keywright.errors import Invalid, KeywrightError, NotFound, Unavailable
+from keywright.installation import Installation, new_request_id
+from keywright.limits import check_cost
+from keywright.model import MANAGEMENT, Actor, Ask, Verdict
+from keywright.schemes import MALFORMED, Presented, Unproven, from_mapping
+from keywright.server import forward_auth, self_service
+from keywright.server.bodies import TooLarge, accept_json, read_body
+from keywright.server.problems import (
+    Pairs,
+    Receive,
+    Scope,
+    Send,
+    respond,
+    respond_error,
+    respond_json,
+    respond_problem,
+)
+from keywright.server.proxies import canonical, client_address, is_trusted
+from keywright.settings import Settings
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+MOST_HEADERS: Final = 100
+BODY_LIMIT: Final = 64 * 1024
+BATCH_LIMIT: Final = 1024 * 1024
+BATCH_ITEMS: Final = 100
+
+log = logging.getLogger("keywright")
+
+
+class VerifyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``POST /v1/verify`` is asked. The credential comes in exactly one of three forms."""
+
+    keyspace: str | None = None
+    environment: str | None = None
+    token: str | None = None
+    id: str | None = None
+    secret: str | None = None
+    headers: dict[str, str] | list[tuple[str, str]] | None = None
+    url: str | None = None
+    scopes: tuple[str, ...] = ()
+    method: str | None = None
+    resource: str | None = None
+    ip: str | None = None
+    cost: int = 1
+    authenticate_only: bool = False
+
+
+class BatchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``POST /v1/verify/batch`` is asked."""
+
+    items: list[VerifyBody]
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who calls the management API: their key, how far it reaches, and their name in the audit trail."""
+
+    verdict: Verdict
+    reach: Reach
+    actor: Actor
+
+
+_decode = msgspec.json.Decoder(VerifyBody).decode
+_decode_batch = msgspec.json.Decoder(BatchBody).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Hot:
+    """The dispatcher. ``behind`` answers what it does not."""
+
+    def __init__(self, installation: Installation, settings: Settings, behind: App) -> None:
+        self._installation = installation
+        self._engine: Engine = installation.engine
+        self._clock = installation.clock
+        self._settings = settings
+        self._behind = behind
+        self._https = settings.public_url.startswith("https://")
+        self._exact: dict[bytes, App] = {
+            b"/v1/verify": self._verify,
+            b"/v1/verify/batch": self._verify_batch,
+            b"/livez": self._live,
+            b"/readyz": self._ready,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        scope["keywright.request_id"] = new_request_id()
+        path: bytes = scope["raw_path"]
+        door = self._exact.get(path)
+        if door is None:
+            door = self._forward if path.startswith(forward_auth.PREFIX) else self._slow
+        if self._https and path not in (b"/livez", b"/readyz"):
+            if not self._came_by_https(scope):
+                detail = "This address is served over HTTPS only; nothing of the request was read."
+                await respond_problem(scope, send, "https_required", detail)
+                return
+            send = _with_hsts(send)
+        if len(scope["headers"]) > MOST_HEADERS:
+            await respond_problem(
+                scope, send, "too_many_headers", f"At most {MOST_HEADERS} header fields are read."
+            )
+            return
+        try:
+            await door(scope, receive, send)
+        except KeywrightError as error:
+            await respond_error(scope, send, error)
+
+    # -------------------------------------------------------------------------------------------------- verification
+
+    async def _verify(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await self._asked(scope, receive, send, BODY_LIMIT)
+        if body is None:
+            return
+        caller = await self.caller(scope, send, "verify")
+        if caller is None:
+            return
+        try:
+            asked = _decode(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
+            await _refuse_body(scope, send, wrong)
+            return
+        answer = await self._verdict(asked, caller, scope["keywright.request_id"])
+        await respond_json(scope, send, 200, answer)
+
+    async def _verify_batch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await self._asked(scope, receive, send, BATCH_LIMIT)
+        if body is None:
+            return
+        caller = await self.caller(scope, send, "verify")
+        if caller is None:
+            return
+        try:
+            items = _decode_batch(body).items
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
+            await _refuse_body(scope, send, wrong)
+            return
+        if len(items) > BATCH_ITEMS:
+            raise Invalid(f"holds more than {BATCH_ITEMS}", path="items")
+        checked = [_checked(item, caller.reach, f"items[{place}].") for place, item in enumerate(items)]
+        request_id = scope["keywright.request_id"]
+        answers = [
+            await self._answer(ask, given, item.url, f"{request_id}.{place}")
+            for place, (item, (ask, given)) in enumerate(zip(items, checked, strict=True))
+        ]
+        await respond_json(scope, send, 200, {"items": answers})
+
+    async def _verdict(self, asked: VerifyBody, caller: Caller, request_id: str) -> dict[str, Any]:
+        ask, given = _checked(asked, caller.reach, "")
+        return await self._answer(ask, given, asked.url, request_id)
+
+    async def _answer(self, ask: Ask, given: Given, url: str | None, request_id: str) -> dict[str, Any]:
+        verdict = await self._engine.averify(ask, given, self._clock(), url=url, request_id=request_id)
+        return said(self._engine, verdict)
+
+    async def _asked(self, scope: Scope, receive: Receive, send: Send, limit: int) -> bytes | None:
+        """The body of a POST with JSON, or ``None`` where the request was refused for its form."""
+        if scope["method"] != "POST":
+            await respond_problem(
+                scope, send, "method_not_allowed", "This address takes POST.", headers=[(b"allow", b"POST")]
+            )
+            return None
+        if not accept_json(scope["headers"]):
+            await respond_problem(
+                scope, send, "unsupported_media_type", "Send Content-Type: application/json."
+            )
+            return None
+        try:
+            return await read_body(receive, limit)
+        except TooLarge:
+            await respond_problem(scope, send, "too_large", f"The body may have {limit} bytes.")
+            return None
+
+    async def caller(self, scope: Scope, send: Send, *scopes: str) -> Caller | None:
+        """The management key that calls, with the scopes asked; ``None`` where it was refused and answered."""
+        ip = self._client(scope)
+        ask = Ask(MANAGEMENT, "production", scopes, ip=ip, authenticate_only=not scopes)
+        request_id = scope["keywright.request_id"]
+        url = scope["raw_path"] + b"?" + scope["query_string"] if scope["query_string"] else None
+        verdict = await self._engine.averify(
+            ask, scope["headers"], self._clock(), url=url, request_id=request_id
+        )
+        if verdict.code != "ok" or verdict.key is None:
+            await self._refuse(scope, send, verdict)
+            return None
+        actor = Actor("management_key", verdict.key.id, ip or "", request_id)
+        return Caller(verdict, reach_of(verdict.key.binding), actor)
+
+    async def _refuse(self, scope: Scope, send: Send, verdict: Verdict) -> None:
+        answer = answer_to(self._engine, verdict)
+        await respond(scope, send, answer.status, say_headers(answer.headers), answer.body)
+
+    # -------------------------------------------------------------------------------------------------- forward-auth
+
+    async def _forward(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        now, request_id = self._clock(), scope["keywright.request_id"]
+        name = scope["raw_path"][len(forward_auth.PREFIX) :].decode("latin-1")
+        gate = forward_auth.find(self._engine, name, now)
+        if gate is None:
+            await respond_problem(scope, send, "not_found", "There is no gate of this name.")
+            return
+        asked = forward_auth.read(scope["headers"])
+        if asked is None:
+            await self._refuse(
+                scope,
+                send,
+                Verdict("gateway_misconfigured", "", gate.compiled.keyspace.name, now, request_id),
+            )
+            return
+        ask = forward_auth.ask_of(gate, asked, self._client(scope))
+        if ask is None:
+            await self._refuse(
+                scope, send, Verdict("ambiguous_path", "", gate.compiled.keyspace.name, now, request_id)
+            )
+            return
+        verdict = await self._engine.averify(
+            ask, scope["headers"], now, url=asked.target, request_id=request_id
+        )
+        if verdict.code != "ok" or verdict.key is None:
+            await self._refuse(scope, send, verdict)
+            return
+        headers = forward_auth.identity(self._engine.entry(verdict.key), verdict.key)
+        if verdict.limits:
+            headers = [*headers, *say_headers(answer_to(self._engine, verdict).headers[:-1])]
+        await respond(scope, send, 200, headers, b"")
+
+    # ---------------------------------------------------------------------------------------------------- the others
+
+    async def _slow(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: bytes = scope["raw_path"]
+        if path.startswith(self_service.PREFIX):
+            await self_service.answer(self._engine, scope, send, self._client(scope), self._clock())
+            return
+        if path.startswith(b"/v1/"):
+            caller = await self.caller(scope, send)
+            if caller is None:
+                return
+            scope["keywright.caller"] = caller
+            await read_and_pass(scope, receive, send, self._behind)
+            return
+        await self._behind(scope, receive, send)
+
+    async def _live(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        await respond_json(scope, send, 200, {"status": "ok"})
+
+    async def _ready(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        try:
+            stale = self._installation.freshness.check(self._clock())
+        except Unavailable:
+            stale = True
+        if stale and not len(self._installation.cache):
+            await respond_problem(
+                scope, send, "unavailable", "The store does not answer and nothing is known by heart."
+            )
+            return
+        await respond_json(scope, send, 200, {"status": "stale" if stale else "ok"})
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            while True:
+                message = await receive()
+                if message["type"] == "lifespan.startup":
+                    await send({"type": "lifespan.startup.complete"})
+                else:
+                    self._installation.close()
+                    await send({"type": "lifespan.shutdown.complete"})
+                    return
+        await send({"type": "websocket.close", "code": 1008})
+
+    def _client(self, scope: Scope) -> str | None:
+        peer = scope["client"][0] if scope.get("client") else None
+        if not self._settings.trusted_proxies:
+            return canonical(peer or "") if peer and ":" in peer else peer
+        forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        return client_address(peer, forwarded, self._settings.trusted_proxies)
+
+    def _came_by_https(self, scope: Scope) -> bool:
+        if scope["scheme"] == "https":
+            return True
+        peer = canonical(scope["client"][0]) if scope.get("client") else None
+        if not is_trusted(peer, self._settings.trusted_proxies):
+            return False
+        said = [value for name, value in scope["headers"] if name == b"x-forwarded-proto"]
+        return said == [b"https"]
+
+
+def said(engine: Engine, verdict: Verdict) -> dict[str, Any]:
+    """A verdict as ``/v1/verify`` says it to an authorised caller."""
+    answer = answer_to(engine, verdict)
+    record = verdict.key
+    return {
+        "valid": verdict.code == "ok",
+        "code": verdict.code,
+        "reason": verdict.reason,
+        "status": answer.status,
+        "headers": dict(answer.headers),
+        "body": answer.body.decode(),
+        "key": None
+        if record is None
+        else shown.holder(record) | {"metadata": msgspec.Raw(record.metadata.encode())},
+        "account": None
+        if record is None
+        else {"id": record.account_id, "username": record.account, "state": record.account_state},
+        "limits": shown.limits(verdict),
+        "stale": verdict.stale,
+        "request_id": verdict.request_id,
+    }
+
+
+def answer_to(engine: Engine, verdict: Verdict) -> Answer:
+    """What the client is answered with."""
+    try:
+        return engine.compiled(verdict.keyspace, stale=verdict.code == "unavailable").answers.of(verdict)
+    except Unavailable:
+        # The keyspace itself cannot be read: say so in the plain shape.
+        headers = [
+            ("Retry-After", "1"),
+            ("Cache-Control", "no-store"),
+            ("Content-Type", "application/problem+json"),
+        ]
+        body = _encode({"code": "unavailable", "status": 503, "request_id": verdict.request_id})
+        return Answer(503, headers, body)
+
+
+async def read_and_pass(scope: Scope, receive: Receive, send: Send, app: App) -> None:
+    """Read a body within its limit, refuse what is not acceptable JSON, and hand the request on with it."""
+    try:
+        body = await read_body(receive, BODY_LIMIT)
+    except TooLarge:
+        await respond_problem(scope, send, "too_large", f"The body may have {BODY_LIMIT} bytes.")
+        return
+    if body:
+        if not accept_json(scope["headers"]):
+            await respond_problem(
+                scope, send, "unsupported_media_type", "Send Content-Type: application/json."
+            )
+            return
+        try:
+            msgspec.json.decode(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
+            await _refuse_body(scope, send, wrong)
+            return
+    sent = False
+
+    async def replay() -> dict[str, Any]:
+        nonlocal sent
+        if sent:
+            return dict(await receive())
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    await app(scope, replay, send)
+
+
+def _checked(asked: VerifyBody, reach: Reach, at: str) -> tuple[Ask, Given]:
+    keyspace = reach.needs("keyspace", asked.keyspace)
+    if keyspace is None:
+        raise Invalid("is needed", path=f"{at}keyspace")
+    if keyspace == MANAGEMENT:
+        raise NotFound(f"there is no keyspace {MANAGEMENT!r}")
+    for scope in asked.scopes:
+        if not scope or len(scope) > 200:
+            raise Invalid("has an empty or over-long name", path=f"{at}scopes")
+    ask = Ask(
+        keyspace,
+        reach.needs("environment", asked.environment),
+        asked.scopes,
+        None if asked.method is None else asked.method.upper()[:20],
+        None if asked.resource is None else asked.resource[:200],
+        canonical(asked.ip) if asked.ip else None,
+        check_cost(asked.cost, path=f"{at}cost"),
+        asked.authenticate_only,
+        account=reach.account,
+    )
+    return ask, _given(asked, at)
+
+
+def _given(asked: VerifyBody, at: str) -> Given:
+    pair = asked.id is not None or asked.secret is not None
+    if (asked.token is not None) + pair + (asked.headers is not None) != 1:
+        raise Invalid("comes in exactly one form: token, id and secret, or headers", path=f"{at}token")
+    if asked.headers is not None:
+        if len(asked.headers) > MOST_HEADERS:
+            raise Invalid(f"are more than {MOST_HEADERS}", path=f"{at}headers")
+        return from_mapping(asked.headers)
+    if asked.token is not None:
+        return _plain(asked.token, None)
+    return _plain(asked.id or "", asked.secret or "")
+
+
+def _plain(first: str, second: str | None) -> Presented | Unproven:
+    try:
+        left, right = first.encode("ascii"), None if second is None else second.encode("ascii")
+    except UnicodeEncodeError:
+        return MALFORMED
+    if len(left) > LONGEST or len(right or b"") > LONGEST:
+        return MALFORMED
+    return Presented.of_token(left) if right is None else Presented.of_pair(left, right)
+
+
+async def _refuse_body(scope: Scope, send: Send, wrong: Exception) -> None:
+    if isinstance(wrong, msgspec.ValidationError):
+        reason, _, path = str(wrong).partition(" - at `$")
+        errors = [{"path": path.strip("`").lstrip("."), "reason": reason}]
+        await respond_problem(scope, send, "invalid_request", str(wrong), errors=errors)
+        return
+    detail = (
+        "The body is nested too deeply." if isinstance(wrong, RecursionError) else "The body is not JSON."
+    )
+    await respond_problem(scope, send, "bad_json", detail)
+
+
+def _with_hsts(send: Send) -> Send:
+    async def sending(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            headers: Pairs = list(message["headers"])
+            headers.append((b"strict-transport-security", b"max-age=31536000; includeSubDomains"))
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return sending
+
+
+__all__ = ["Caller", "Hot", "VerifyBody", "answer_to", "said"]
