@@ -4,6 +4,7 @@
 # make help   all of them
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 BOOT := .venv/boot
 UV := $(BOOT)/bin/uv

@@ -1,7 +1,6 @@
 """``keywright doctor``: is this installation well?"""
 
 import shutil
-import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from keywright.errors import CannotStart, KeywrightError
 from keywright.installation import Installation, open_installation
 from keywright.settings import SETTINGS, Settings
 from keywright.store import keys, migrate
+from keywright.store.db import SQLITE_VERSION
 from keywright.store.schema import HEADS
 
 #: SQLite's WAL-reset fault is mended from here on; before, the writers' lock keeps it away.
@@ -77,8 +77,8 @@ def _is_new(found: Settings) -> bool:
 
 
 def _sqlite(found: Settings) -> Iterator[Finding]:
-    version = sqlite3.sqlite_version
-    if sqlite3.sqlite_version_info < MENDED:
+    version = ".".join(str(part) for part in SQLITE_VERSION)
+    if SQLITE_VERSION < MENDED:
         says = f"SQLite {version} has the WAL-reset fault; the writers' lock keeps it away from what Keywright writes"
         yield Finding("sqlite", "ok", says)
     else:

@@ -24,6 +24,7 @@ from keywright.errors import CannotStart, Unavailable
 #: A write-ahead log above this is folded back into its file after a commit, in bytes.
 CHECKPOINT_AT: Final = 4 * 1024 * 1024
 BUSY_TIMEOUT: Final = 5_000  # milliseconds
+SQLITE_VERSION: Final = sqlite3.sqlite_version_info
 
 _SYNCHRONOUS: Final = {"keys": "FULL", "spend": "FULL", "usage": "NORMAL"}
 
