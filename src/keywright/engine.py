@@ -50,6 +50,8 @@ class Engine:
     ) -> None:
         self._database = database
         self._keyring = keyring
+        self._peppers = keyring.peppers
+        self._current = keyring.current
         self._pepper = keyring.peppers[keyring.current]
         self._lookup = lookup
         self._cache = cache
@@ -94,8 +96,10 @@ class Engine:
     def _decide(self, ask: Ask, given: Given, now: int, url: str | bytes | None, request_id: str) -> Verdict:
         try:
             stale = self._freshness.check(now)
-            compiled = self.compiled(ask.keyspace, stale=stale)
-            environment = environment_of(ask, compiled)
+            compiled = self._cache.keyspace(ask.keyspace) or self.compiled(ask.keyspace, stale=stale)
+            environment = ask.environment
+            if environment is None or environment not in compiled.keyspace.environments:
+                environment = environment_of(ask, compiled)
             presented = compiled.reader.read(given, url) if isinstance(given, list) else given
             if isinstance(presented, Unproven):
                 return Verdict(presented.code, presented.reason, ask.keyspace, now, request_id)
@@ -142,12 +146,13 @@ class Engine:
         return (entry, secret, "") if known[1] == spelled.check else (entry, None, "checksum")
 
     def _macs(self, record: KeyRecord | None, mac: bytes, spelled: credential.Spelled) -> dict[int, bytes]:
-        macs = {self._keyring.current: mac}
+        macs = {self._current: mac}
         if record is not None:
             for secret in record.secrets:
-                if secret.pepper not in macs and secret.pepper in self._keyring.peppers:
-                    pepper = self._keyring.peppers[secret.pepper]
-                    macs[secret.pepper] = credential.mac(pepper, spelled.id, spelled.secret)
+                if secret.pepper not in macs and secret.pepper in self._peppers:
+                    macs[secret.pepper] = credential.mac(
+                        self._peppers[secret.pepper], spelled.id, spelled.secret
+                    )
         return macs
 
     def _find(self, key_id: bytes, now: int, *, stale: bool) -> Entry | None:
@@ -160,13 +165,15 @@ class Engine:
         if record is None:
             self._cache.put_absent(key_id, applied, now)
             return None
-        entry = Entry(self._with_plan(record))
+        if record.plan is not None:
+            # Its limits come from a definition that may be older than the row: what is older counts.
+            record = self._with_plan(msgspec.structs.replace(record, seq=min(record.seq, applied)))
+        entry = Entry(record)
         self._cache.put(key_id, entry)
         return entry
 
     def _with_plan(self, record: KeyRecord) -> KeyRecord:
-        if record.plan is None:
-            return record
+        assert record.plan is not None
         plan = self.compiled(record.keyspace).keyspace.plans.get(record.plan)
         if plan is None:
             # Without its limits the key would be unlimited: that is ours to mend, and nobody's to enjoy.
@@ -254,7 +261,7 @@ class Engine:
             self._meter.seen(record.id, secret.n, ask.ip, now)
             if secret.starts_rotation:
                 self._first_use(record, secret, now)
-        if secret.pepper != self._keyring.current:
+        if secret.pepper != self._current:
             self._rewrap(record.id, secret, presented.spelled)
 
     def _first_use(self, record: KeyRecord, secret: SecretRecord, now: int) -> None:

@@ -66,7 +66,9 @@ class Installation:
         self.clock = clock
         self.lookup = Lookup(database)
         self.cache = Cache(cache_size)
-        self.freshness = Freshness(self.lookup, self.cache, on_store_loss=on_store_loss, max_stale=max_stale)
+        self.freshness = Freshness(
+            database, self.lookup, self.cache, on_store_loss=on_store_loss, max_stale=max_stale
+        )
         self.meter = Meter(database)
         self.engine = Engine(database, keyring, self.lookup, self.cache, self.freshness, self.meter)
         self.keys = Keys(database, keyring, clock)
@@ -85,6 +87,7 @@ class Installation:
 
     def after_fork(self) -> None:
         """In a forked child: forget threads and connections that did not come along."""
+        self.lookup.after_fork()
         self.engine.after_fork()
         self.meter.after_fork()
 
@@ -230,16 +233,18 @@ class Keywright:
         environment: str | None = None,
         secret: str | None = None,
         clock: Clock = wall_clock,
+        on_store_loss: Policy = "serve",
+        max_stale: int = 60,
     ) -> None:
         """Open the database. Raises ``CannotStart``."""
-        self.installation = open_installation(database, secret=secret, clock=clock)
+        opened = open_installation(
+            database, secret=secret, clock=clock, on_store_loss=on_store_loss, max_stale=max_stale
+        )
+        self.installation = opened
         self.keyspace = keyspace
         self.environment = environment
-
-    @property
-    def keys(self) -> Keys:
-        """The verbs on keys."""
-        return self.installation.keys
+        #: The verbs on keys; a creation that names no keyspace or environment takes this object's.
+        self.keys = Keys(opened.database, opened.keyring, clock, keyspace=keyspace, environment=environment)
 
     @property
     def accounts(self) -> Accounts:

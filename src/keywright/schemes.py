@@ -108,9 +108,8 @@ class Reader:
         if self._lone:
             carriers.add(self._lone)
         #: header name -> itself, or ``_TWIN`` for a spelling with underscores that some frontends fold into it
-        self._carriers: dict[bytes, bytes] = {name: name for name in carriers}
-        for name in carriers:
-            self._carriers.setdefault(name.replace(b"-", b"_"), _TWIN)
+        self._carriers: dict[bytes, bytes] = {twin: _TWIN for name in carriers for twin in _twins(name)}
+        self._carriers.update((name, name) for name in carriers)
         #: carriers as the name of a parameter in a URL, without separators
         self._names = frozenset(_bare(name) for name in carriers)
 
@@ -124,9 +123,7 @@ class Reader:
         for name, value in headers:
             carrier = carriers.get(name)
             if carrier is None:
-                if b"_" not in name or carriers.get(name.replace(b"_", b"-")) is None:
-                    continue
-                carrier = _TWIN
+                continue
             if carrier is _TWIN:
                 return UNDERSCORE
             if carrier in found:
@@ -202,6 +199,16 @@ def from_mapping(
     return [(_bytes(name).lower(), _bytes(value)) for name, value in pairs]
 
 
+def _twins(name: bytes) -> list[bytes]:
+    """A header's name with underscores in the place of some or all of its hyphens, and itself."""
+    twins = [b""]
+    for part in name.split(b"-"):
+        twins = (
+            [head + joint + part for head in twins for joint in (b"-", b"_")] if twins != [b""] else [part]
+        )
+    return twins
+
+
 def _bytes(text: str | bytes) -> bytes:
     if isinstance(text, bytes):
         return text
@@ -233,14 +240,12 @@ def _authorization(scheme: str, value: bytes) -> Presented | Unproven:
 
 
 def _token(scheme: str, value: bytes, username: bytes | None = None) -> Presented | Unproven:
-    if not value:
-        return MISSING
-    if b"," in value or (username is not None and b"," in username):
+    if username is not None and b"," in username:
         return TWO
-    if len(value) > LONGEST:
-        return MALFORMED
-    spelled = parse_token(value)
-    return MALFORMED if spelled is None else Presented(scheme, spelled, username)
+    spelled = parse_token(value) if len(value) <= LONGEST else None
+    if spelled is not None:
+        return Presented(scheme, spelled, username)
+    return MISSING if not value else TWO if b"," in value else MALFORMED
 
 
 def _pair(scheme: str, key_id: bytes, secret: bytes) -> Presented | Unproven:

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url
 from sqlalchemy.pool import QueuePool
 
 from keywright.errors import CannotStart, Unavailable
+from keywright.store.counter import ChangeCounter
 
 #: A write-ahead log above this is folded back into its file after a commit, in bytes.
 CHECKPOINT_AT: Final = 4 * 1024 * 1024
@@ -78,6 +79,7 @@ class Database:
         self._engines: dict[str, Engine] = {}
         self._pid = os.getpid()
         self._opening = threading.Lock()
+        self._counter: ChangeCounter | None = None
         if self.is_sqlite:
             if not parsed.database or parsed.database == ":memory:":
                 raise CannotStart(
@@ -134,8 +136,25 @@ class Database:
             except BaseException:
                 connection.exec_driver_sql("ROLLBACK")
                 raise
-            connection.exec_driver_sql("COMMIT")
+            self._commit(which, connection)
             self._checkpoint(which, connection)
+
+    def _commit(self, which: str, connection: Connection) -> None:
+        if which != "keys":
+            connection.exec_driver_sql("COMMIT")
+            return
+        self.counter.begin()
+        try:
+            connection.exec_driver_sql("COMMIT")
+        finally:
+            self.counter.end()
+
+    @property
+    def counter(self) -> ChangeCounter:
+        """The number that moves with every commit to the keys file."""
+        if self._counter is None:
+            self._counter = ChangeCounter(self.lock_file)
+        return self._counter
 
     def checkpoint(self) -> None:
         """Fold every write-ahead log back into its file."""
@@ -165,6 +184,9 @@ class Database:
         for engine in self._engines.values():
             engine.dispose()
         self._engines.clear()
+        if self._counter is not None:
+            self._counter.close()
+            self._counter = None
         if self.is_sqlite:
             self._lock.close()
 

@@ -3,7 +3,6 @@
 A look-up takes about 5 µs; handing it to another thread would cost five times that (``ux.md`` 5.3).
 """
 
-import os
 import sqlite3
 import threading
 from ipaddress import ip_network
@@ -56,9 +55,11 @@ class Lookup:
     def moved(self) -> int | None:
         """A data version that this thread has not acknowledged yet, or ``None`` where nobody has committed since."""
         local = self._local
-        connection = self._connection()
         try:
-            version: int = connection.execute(_VERSION).fetchone()[0]
+            version: int = local.execute(_VERSION).fetchone()[0]
+        except AttributeError:
+            self._connection()
+            return self.moved()
         except sqlite3.Error as trouble:
             raise Unavailable(f"the store does not answer: {trouble}") from trouble
         return None if version == local.version else version
@@ -111,20 +112,24 @@ class Lookup:
         except sqlite3.Error as trouble:
             raise Unavailable(f"the store does not answer: {trouble}") from trouble
 
+    def after_fork(self) -> None:
+        """Forget the parent's connections: they are not ours to use or to close."""
+        self._opened, self._local = [], threading.local()
+
     def _connection(self) -> sqlite3.Connection:
         local = self._local
         try:
             connection: sqlite3.Connection = local.connection
-            if local.pid == os.getpid():
-                return connection
         except AttributeError:
             pass
+        else:
+            return connection
         try:
-            local.connection = connection = self._database.reader("keys", PATIENCE)
+            connection = self._database.reader("keys", PATIENCE)
         except sqlite3.Error as trouble:
             raise Unavailable(f"the store does not answer: {trouble}") from trouble
-        local.pid = os.getpid()
         local.version = None  # a connection counts from its own beginning
+        local.connection, local.execute = connection, connection.execute
         self._opened.append(connection)
         return connection
 
