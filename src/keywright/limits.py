@@ -14,7 +14,7 @@ from keywright.errors import Invalid
 from keywright.model import Limit, LimitState
 from keywright.times import SECOND, parse_span, say_span, to_datetime
 
-LARGEST: Final = 10**15
+LARGEST: Final = 10**15 - 1  # the largest integer of a structured field (RFC 9651 3.3.1)
 LARGEST_COST: Final = 10**9
 LONGEST_WINDOW: Final = 31 * 86_400  # seconds
 MOST: Final = 10  # limits on one holder
