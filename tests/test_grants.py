@@ -9,7 +9,7 @@ from conftest import EVERY, make
 from keywright import Keywright, profiles
 from keywright.desk.grants import EVERYTHING, MANAGEMENT_KEYS, Reach, check, reach_of
 from keywright.errors import Exceeds, Invalid, NotFound
-from keywright.model import MANAGEMENT, Binding, KeyRecord
+from keywright.model import MANAGEMENT, Binding, KeyRecord, Limit
 
 READ, WRITE = "things:read", "things:write"
 KEYSPACE = msgspec.structs.replace(profiles.load(EVERY), self_service="read")
@@ -18,7 +18,7 @@ GRANTOR = KeyRecord(
     "active", None, (), (), (),
 )  # fmt: skip
 GRANT = {"keyspace": "every", "account": "globex", "environment": "production", "access": "all", "scopes": (),
-         "expires_at": None, "allowed_ips": ()}  # fmt: skip
+         "expires_at": None, "allowed_ips": (), "limits": (), "plan": None}  # fmt: skip
 
 
 def grantor(access: str = "all", *scopes: str, **over: object) -> KeyRecord:
@@ -208,3 +208,31 @@ def test_management_keys_are_a_world_of_their_own(kw: Keywright) -> None:
     assert own.keyspace == MANAGEMENT
     assert (MANAGEMENT_KEYS.covers(own), EVERYTHING.covers(own)) == (True, False)
     assert not MANAGEMENT_KEYS.covers(make(kw).key)
+
+
+@pytest.mark.requirement("P-25")
+@pytest.mark.security("T-20")
+def test_a_child_cannot_shake_off_its_makers_limits() -> None:
+    """A key that is limited gives only keys that are limited as tightly, and stays on its plan."""
+    ten, five, twenty = (Limit("quota-day", "quota", many, "day") for many in (10, 5, 20))
+    maker = grantor(limits=((f"key:{GRANTOR.id}", ten),))
+
+    assert exceeds(maker)
+    assert exceeds(maker, limits=(twenty,))
+    assert not exceeds(maker, limits=(ten,))
+    assert not exceeds(maker, limits=(five,))
+    assert exceeds(grantor(plan="small"), plan=None)
+    assert not exceeds(grantor(plan="small"), plan="small")
+
+
+@pytest.mark.requirement("P-25")
+def test_a_child_that_names_no_limits_inherits_them(kw: Keywright) -> None:
+    """A key made by a limited key has its maker's limits and plan where it names none."""
+    maker = make(kw, limits=["credits:1"], plan="small")
+    held = kw.verify(
+        {"X-Token": maker.credential.token.reveal()}, keyspace="every", environment="production", method="GET"
+    ).key
+
+    child = make(kw, by=held).key
+
+    assert (child.limits, child.plan, child.parent) == (maker.key.limits, "small", maker.key.id)

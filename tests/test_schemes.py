@@ -470,12 +470,12 @@ def test_a_parameter_named_like_a_foreign_carrier_is_the_hosts_own() -> None:
 
 def test_a_value_given_by_itself_is_read_like_one_in_a_header() -> None:
     """A token or a pair handed over without headers passes the same checks."""
-    assert isinstance(READER.read_token(TOKEN.encode()), Presented)
-    assert isinstance(READER.read_pair(ID.encode(), SECRET.encode()), Presented)
-    assert READER.read_token(TOKEN.encode() + b"\n") == Unproven("invalid", "malformed")
-    assert READER.read_token(b"") == Unproven("missing", "no_carrier")
-    assert READER.read_pair(ID.encode(), b"") == Unproven("missing", "half_pair")
-    assert READER.read_token(f"{TOKEN},{OTHER}".encode()) == Unproven("ambiguous", "two_credentials")
+    assert isinstance(Presented.of_token(TOKEN.encode()), Presented)
+    assert isinstance(Presented.of_pair(ID.encode(), SECRET.encode()), Presented)
+    assert Presented.of_token(TOKEN.encode() + b"\n") == Unproven("invalid", "malformed")
+    assert Presented.of_token(b"") == Unproven("missing", "no_carrier")
+    assert Presented.of_pair(ID.encode(), b"") == Unproven("missing", "half_pair")
+    assert Presented.of_token(f"{TOKEN},{OTHER}".encode()) == Unproven("ambiguous", "two_credentials")
 
 
 def test_accepted_sets_name_every_way() -> None:

@@ -43,6 +43,7 @@ def command(database: str | None, config: Path | None, **flags: Any) -> None:
     except CannotStart:
         taken.close()
         raise
+    taken.listen(2048)  # from here on a connection waits for the server instead of being refused
     _announce(installation, found, taken.getsockname()[1])
     app.run(app.build(installation, found), taken)
 

@@ -122,6 +122,8 @@ class Keys(Desk):
             values["access"], values["scopes"] = fields.access(access, scopes, space)
             fields.required(values, space)
             if by is not None:
+                values["plan"] = values["plan"] or by.plan
+                values["limits"] = grants.inherited(by) if limits is None else values["limits"]
                 grants.check(by, space, values | {"account": owner.username})
                 values["parent"] = by.id
             return self._issue(change, space, owner, values, actor)
@@ -277,7 +279,7 @@ class Keys(Desk):
             if by is not None:
                 held = {
                     field: getattr(before, field)
-                    for field in ("access", "scopes", "expires_at", "allowed_ips")
+                    for field in ("access", "scopes", "expires_at", "allowed_ips", "limits", "plan")
                 }
                 place = {
                     "keyspace": before.keyspace,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from sqlalchemy import Connection, text
 
 from keywright import limits as arithmetic
@@ -138,15 +139,22 @@ def _take(tx: Connection, subject: str, limit: Limit, cost: int, now: int) -> tu
     return row is not None, _stands(tx, subject, limit, cost, now)
 
 
+def _told(subject: str, limit: Limit) -> Limit:
+    """The limit under the name that clients are told: two limits of one kind must not share one."""
+    whose = "account-" if subject.startswith("account:") else "plan-" if subject.endswith(":plan") else ""
+    return msgspec.structs.replace(limit, name=whose + limit.name) if whose else limit
+
+
 def _stands(tx: Connection, subject: str, limit: Limit, cost: int, now: int) -> LimitState:
+    told = _told(subject, limit)
     if limit.kind == "rate":
         oldest = arithmetic.oldest_bucket(limit, now)
         rows = tx.execute(BUCKETS, {"subject": subject, "name": limit.name, "oldest": oldest}).all()
         buckets = [(int(start), int(used)) for start, used in rows]
         return arithmetic.state(
-            limit, sum(used for _, used in buckets), arithmetic.rate_reset(limit, buckets, max(cost, 1), now)
+            told, sum(used for _, used in buckets), arithmetic.rate_reset(limit, buckets, max(cost, 1), now)
         )
     start = arithmetic.period_start(limit, now)
     used = tx.execute(USED, {"subject": subject, "name": limit.name, "period": start}).scalar()
     end = arithmetic.period_end(limit, now)
-    return arithmetic.state(limit, int(used or 0), None if end is None else end - now)
+    return arithmetic.state(told, int(used or 0), None if end is None else end - now)
