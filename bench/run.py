@@ -110,6 +110,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b""})
 
 taken = listen(load({"port": 0}, {}))
+taken.listen(2048)
 print("listening", taken.getsockname()[1], flush=True)
 run(app, taken)
 """

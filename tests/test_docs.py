@@ -258,9 +258,9 @@ def test_samples_are_dead_and_no_path_is_ours() -> None:
     """Nothing in the docs that looks like a key has a right checksum, and no page names a machine's own folders."""
     for page in PAGES:
         text = read(page)
-        for sample in credential.INSIDE.findall(text):
-            assert credential.checksum(sample[:-6].encode()) != sample[-6:].encode(), sample
-        assert credential.INSIDE_DOTTED.search(text) is None, page.name
+        for sample in credential.INSIDE.findall(text.encode()):
+            assert credential.checksum(sample[:-6]) != sample[-6:], sample
+        assert credential.INSIDE_DOTTED.search(text.encode()) is None, page.name
         assert re.search(r"(?<![\w.{}])/(work|home|root|tmp|usr)/", text) is None, page.name
 
 

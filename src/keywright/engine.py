@@ -79,10 +79,20 @@ class Engine:
         return verdict
 
     async def averify(
-        self, ask: Ask, given: Given, now: int, *, url: str | bytes | None = None, request_id: str = ""
+        self,
+        ask: Ask,
+        given: Given,
+        now: int,
+        *,
+        url: str | bytes | None = None,
+        request_id: str = "",
+        stale: bool | None = None,
     ) -> Verdict:
-        """``verify`` for an event loop: it awaits where ``verify`` would wait for the disk."""
-        verdict = self._decide(ask, given, now, url, request_id)
+        """``verify`` for an event loop: it awaits where ``verify`` would wait for the disk.
+
+        ``stale`` is what ``fresh`` said earlier in the same request, where a door had to ask it before.
+        """
+        verdict = self._decide(ask, given, now, url, request_id, stale)
         if verdict.code == "ok" and ask.metered:
             if verdict.key is not None and verdict.key.limits:
                 verdict = self._settle(verdict, await self._aspend(verdict.key, ask.cost, now))
@@ -93,9 +103,18 @@ class Engine:
 
     # --------------------------------------------------------------------------------------------------- up to a yes
 
-    def _decide(self, ask: Ask, given: Given, now: int, url: str | bytes | None, request_id: str) -> Verdict:
+    def _decide(
+        self,
+        ask: Ask,
+        given: Given,
+        now: int,
+        url: str | bytes | None,
+        request_id: str,
+        stale: bool | None = None,
+    ) -> Verdict:
         try:
-            stale = self._freshness.check(now)
+            if stale is None:
+                stale = self._freshness.check(now)
             compiled = self._cache.keyspace(ask.keyspace) or self.compiled(ask.keyspace, stale=stale)
             environment = ask.environment
             if environment is None or environment not in compiled.keyspace.environments:
@@ -194,20 +213,22 @@ class Engine:
             self._cache.put_keyspace(compiled)
         return compiled
 
-    def current(self, name: str, now: int) -> Compiled:
-        """A keyspace as it is now: for doors that need its definition before they can ask."""
-        return self.compiled(name, stale=self._freshness.check(now))
+    def fresh(self, now: int) -> bool:
+        """Bring memory up to date; ``True`` where the store is gone and memory is all there is.
 
-    def known(self, name: str, now: int) -> Compiled | None:
-        """A keyspace as it is now, or ``None`` where there is none; our own is none to anybody outside."""
+        Raises ``Unavailable`` where it may not be served any more.
+        """
+        return self._freshness.check(now)
+
+    def known(self, name: str, *, stale: bool) -> Compiled | None:
+        """A keyspace, or ``None`` where there is none; our own is none to anybody outside."""
         try:
-            return None if name == MANAGEMENT else self.current(name, now)
+            return None if name == MANAGEMENT else self.compiled(name, stale=stale)
         except NotFound:
             return None
 
-    def with_gate(self, name: str, now: int) -> Compiled | None:
+    def with_gate(self, name: str, *, stale: bool) -> Compiled | None:
         """The keyspace that defines a gate, or ``None``."""
-        stale = self._freshness.check(now)
         remembered, keyspace = self._cache.gate(name)
         if not remembered:
             if stale:

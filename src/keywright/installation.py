@@ -6,6 +6,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from itertools import count
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
@@ -43,9 +44,22 @@ def wall_clock() -> int:
     return time.time_ns() // 1000
 
 
-def new_request_id() -> str:
-    """Draw a request id: 80 random bits in hex."""
-    return "req_" + token_hex(10)
+class RequestIds:
+    """Draws request ids: a part of this process's own, which is random, and a number. Nothing rests on their secrecy."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Take a part of one's own."""
+        self._prefix, self._numbers = f"req_{token_hex(6)}", count(1)
+
+    def __call__(self) -> str:
+        """The next id."""
+        return f"{self._prefix}{next(self._numbers):08x}"
+
+
+new_request_id = RequestIds()
 
 
 class Installation:
@@ -101,6 +115,7 @@ class Installation:
 
 
 def _after_fork() -> None:
+    new_request_id.after_fork()
     for installation in list(_OPEN):
         installation.after_fork()
 

@@ -8,6 +8,7 @@ public id beside ``X-API-SECRET`` and the whole token beside ``x-api-user``, and
 """
 
 import binascii
+import re
 from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
@@ -98,7 +99,7 @@ MALFORMED: Final = Unproven("invalid", "malformed")
 class Reader:
     """Reads the credentials of one keyspace out of requests. Made once per definition, used for every request."""
 
-    __slots__ = ("_accepted", "_carriers", "_dotted", "_lone", "_names", "_pairs")
+    __slots__ = ("_accepted", "_carriers", "_dotted", "_lone", "_parameter")
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._accepted = frozenset(keyspace.schemes)
@@ -110,8 +111,9 @@ class Reader:
         #: header name -> itself, or ``_TWIN`` for a spelling with underscores that some frontends fold into it
         self._carriers: dict[bytes, bytes] = {twin: _TWIN for name in carriers for twin in _twins(name)}
         self._carriers.update((name, name) for name in carriers)
-        #: carriers as the name of a parameter in a URL, without separators
-        self._names = frozenset(_bare(name) for name in carriers)
+        #: a carrier as the name of a parameter in a URL, with or without separators
+        names = b"|".join(b"[-_]?".join(map(re.escape, name.split(b"-"))) for name in sorted(carriers))
+        self._parameter = re.compile(rb"[?&;](?:" + names + rb")(?:=|&|;|\Z)", re.IGNORECASE)
 
     def read(self, headers: Headers, url: str | bytes | None = None) -> Presented | Unproven:
         """Find the one credential of a request, or say why there is none to prove.
@@ -164,15 +166,13 @@ class Reader:
 
     def _in_url(self, url: str | bytes) -> bool:
         raw = url.encode("utf-8", "surrogatepass") if isinstance(url, str) else url
-        _, mark, query = raw.partition(b"?")
-        if mark:
-            for part in query.replace(b";", b"&").split(b"&"):
-                if _bare(unquote_to_bytes(part.partition(b"=")[0]).lower()) in self._names:
-                    return True
+        if b"%" in raw:
+            raw = unquote_to_bytes(unquote_to_bytes(raw))
+        if b"?" in raw and self._parameter.search(raw) is not None:
+            return True
         if len(raw) < 40:
             return False
-        text = unquote_to_bytes(unquote_to_bytes(raw)).decode("latin-1")
-        return INSIDE.search(text) is not None or (self._dotted and INSIDE_DOTTED.search(text) is not None)
+        return INSIDE.search(raw) is not None or (self._dotted and INSIDE_DOTTED.search(raw) is not None)
 
 
 def accepted_sets(keyspace: Keyspace) -> list[str]:
@@ -216,10 +216,6 @@ def _bytes(text: str | bytes) -> bytes:
         return text.encode("latin-1")
     except UnicodeEncodeError:
         return text.encode("utf-8", "surrogatepass")
-
-
-def _bare(name: bytes) -> bytes:
-    return name.replace(b"-", b"").replace(b"_", b"")
 
 
 def _authorization(scheme: str, value: bytes) -> Presented | Unproven:

@@ -601,10 +601,8 @@ def _without_secret(q: str | None) -> str | None:
 
 def is_secret(q: str | None) -> bool:
     """Whether a search text holds a credential, which nobody should paste anywhere."""
-    text = (q or "").strip()
-    return credential.parse_token(text.encode("utf-8", "replace")) is not None or bool(
-        credential.INSIDE.search(text)
-    )
+    text = (q or "").strip().encode("utf-8", "replace")
+    return credential.parse_token(text) is not None or credential.INSIDE.search(text) is not None
 
 
 def _usable(key: Key, verb: str) -> None:
