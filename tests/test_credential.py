@@ -440,4 +440,4 @@ def test_a_spelled_credential_does_not_show_its_secret() -> None:
 )
 def test_credentials_are_found_inside_text(text: str, finds: bool) -> None:
     """A standard credential is found in a longer text, and neither a bare id nor a fragment is."""
-    assert (credential.INSIDE.search(text) is not None) == finds
+    assert (credential.INSIDE.search(text.encode()) is not None) == finds

@@ -119,7 +119,8 @@ class Engine:
             environment = ask.environment
             if environment is None or environment not in compiled.keyspace.environments:
                 environment = environment_of(ask, compiled)
-            presented = compiled.reader.read(given, url) if isinstance(given, list) else given
+            reader = compiled.reader
+            presented = reader.read(given, url) if isinstance(given, list) else reader.beside(given, url)
             if isinstance(presented, Unproven):
                 return Verdict(presented.code, presented.reason, ask.keyspace, now, request_id)
             entry, secret, reason = self._identify(presented, now, stale=stale)

@@ -135,6 +135,10 @@ class Reader:
             return IN_URL
         return self._resolve(found) if found else MISSING
 
+    def beside(self, given: Presented | Unproven, url: str | bytes | None) -> Presented | Unproven:
+        """A credential that was given by itself, unless there is one in the URL beside it."""
+        return IN_URL if url and self._in_url(url) else given
+
     def _resolve(self, found: dict[bytes, bytes]) -> Presented | Unproven:
         scheme, value = "", b""
         if b"authorization" in found:

@@ -68,6 +68,7 @@ class Accounts(Desk):
             raise Invalid("is from 1 to 200", path="limit")
         if reach.account is not None:
             return Page((self.get(reach.account, reach=reach),))
+        q = fields.search(q)
         bound, key = ["accounts", state, q], self.keyring.cursor
         after = None if cursor is None else cursors.read(cursor, bound, key)[0]
         with self.database.read() as connection:

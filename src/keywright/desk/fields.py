@@ -16,6 +16,8 @@ LABEL_LENGTH: Final = 100
 DESCRIPTION_LENGTH: Final = 2_000
 METADATA_ENTRIES: Final = 50
 METADATA_BYTES: Final = 16 * 1024
+METADATA_DEPTH: Final = 20
+SEARCH_LENGTH: Final = 200
 NETWORKS: Final = 100
 SCOPES: Final = 200
 
@@ -139,7 +141,24 @@ def metadata(given: Any) -> dict[str, Any]:
         raise Invalid("is not JSON", path="metadata") from None
     if len(written) > METADATA_BYTES:
         raise Invalid(f"is larger than {METADATA_BYTES} bytes", path="metadata")
+    if _deeper(given, METADATA_DEPTH):
+        raise Invalid(f"is nested more than {METADATA_DEPTH} deep", path="metadata")
     return given
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
+    return inside is not None and (levels == 0 or any(_deeper(item, levels - 1) for item in inside))
+
+
+def search(text: str | None) -> str | None:
+    """What is looked for in a list, or nothing. Raises ``Invalid``."""
+    text = (text or "").strip()
+    if len(text) > SEARCH_LENGTH:
+        raise Invalid(f"is longer than {SEARCH_LENGTH} characters", path="q")
+    if _HIDDEN.search(text):
+        raise Invalid("has control characters", path="q")
+    return text or None
 
 
 def expires_at(given: int | None, keyspace: Keyspace, now: int, *, given_at_all: bool) -> int | None:

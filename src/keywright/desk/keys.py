@@ -593,7 +593,8 @@ def _hint(space: Keyspace, key_id: str, secret: str) -> dict[str, str]:
 
 def _without_secret(q: str | None) -> str | None:
     """A search text in which a pasted credential is reduced to its id."""
-    if q is None or not (q := q.strip()):
+    q = fields.search(q)
+    if q is None:
         return None
     spelled = credential.parse_token(q.encode("utf-8", "replace"))
     return q if spelled is None else spelled.id.decode()

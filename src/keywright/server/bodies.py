@@ -1,15 +1,30 @@
 """Request bodies: read within a limit, and only of the kind that is understood."""
 
+import json
+import re
+from typing import Any, Final
+
+import msgspec
+
 from keywright.server.problems import Pairs, Receive
+
+#: The strings of a JSON text, and the colon behind those that are names.
+_STRINGS: Final = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:)?', re.DOTALL)
 
 
 class TooLarge(Exception):  # said in the past tense, like the others
     """A body is larger than its door allows."""
 
 
+class CutOff(Exception):  # likewise
+    """The client went away before the end of its body: nobody knows what it wanted."""
+
+
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """Read a whole body of at most ``limit`` bytes. Raises ``TooLarge`` as soon as it is more."""
+    """Read a whole body of at most ``limit`` bytes. Raises ``TooLarge`` as soon as it is more, or ``CutOff``."""
     message = await receive()
+    if message["type"] == "http.disconnect":
+        raise CutOff
     body: bytes = message.get("body", b"")
     if len(body) > limit:
         raise TooLarge
@@ -18,6 +33,8 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     parts, size = [body], len(body)
     while message.get("more_body", False):
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CutOff
         part: bytes = message.get("body", b"")
         size += len(part)
         if size > limit:
@@ -30,3 +47,20 @@ def accept_json(headers: Pairs) -> bool:
     """Whether the body is said, once, to be JSON."""
     said = [value for name, value in headers if name == b"content-type"]
     return len(said) == 1 and said[0].partition(b";")[0].strip().lower() == b"application/json"
+
+
+def refuse_twins(body: bytes) -> None:
+    """Refuse a JSON text, decoded already, in which an object has a name twice: readers differ on which one counts.
+
+    Raises ``msgspec.ValidationError``. Where all names of the text differ, that is seen without parsing it again.
+    """
+    names = [name for name, colon in _STRINGS.findall(body) if colon]
+    if len(names) != len(set(names)) or b"\\" in body:
+        json.loads(body, object_pairs_hook=_distinct)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise msgspec.ValidationError("A name stands twice in an object")
+    return found

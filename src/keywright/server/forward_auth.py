@@ -4,6 +4,7 @@ The input and the canonical path follow ``peers/gateways.md`` 5.3 and 5.4: each 
 path that can be read in two ways is refused rather than guessed at.
 """
 
+import re
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -14,6 +15,11 @@ from keywright.model import Ask, GateRule, KeyRecord
 PREFIX: Final = b"/authz/forward/"
 #: The headers that a family's proxies send: method, then target.
 FORWARD: Final = (b"x-forwarded-method", b"x-forwarded-uri")
+
+#: What a method can look like: ``VERSION-CONTROL`` and ``M-SEARCH`` are some.
+_METHOD: Final = re.compile(rb"\A[A-Za-z-]{1,20}\Z")
+#: What a gate can be called. Other names are not looked for: they would be remembered as absent, however long.
+_NAME: Final = re.compile(r"\A[a-z][a-z0-9-]{0,39}\Z")
 
 
 class Asked(NamedTuple):
@@ -43,7 +49,7 @@ def read(headers: list[tuple[bytes, bytes]]) -> Asked | None:
             if target is not None:
                 return None
             target = value
-    if not method or not target or not method.isalpha() or len(method) > 20:
+    if not method or not target or not _METHOD.match(method):
         return None
     return Asked(method.decode("ascii").upper(), target)
 
@@ -56,7 +62,7 @@ def find(engine: Engine, name: str, *, stale: bool) -> Gate | None:
         if compiled is None or environment not in compiled.keyspace.environments:
             return None
         return Gate(compiled, environment, None)
-    compiled = engine.with_gate(name, stale=stale)
+    compiled = engine.with_gate(name, stale=stale) if _NAME.match(name) else None
     if compiled is None:
         return None
     gate = compiled.keyspace.gates[name]

@@ -7,6 +7,7 @@ application behind it, once its caller is known: under ``/v1/`` nothing is answe
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -21,7 +22,7 @@ from keywright.limits import check_cost
 from keywright.model import MANAGEMENT, Actor, Ask, Verdict
 from keywright.schemes import MALFORMED, Presented, Unproven, from_mapping
 from keywright.server import forward_auth, self_service
-from keywright.server.bodies import TooLarge, accept_json, read_body
+from keywright.server.bodies import CutOff, TooLarge, accept_json, read_body, refuse_twins
 from keywright.server.problems import (
     Pairs,
     Receive,
@@ -104,6 +105,8 @@ class Hot:
             await self._other(scope, receive, send)
             return
         scope["keywright.request_id"] = new_request_id()
+        if "raw_path" not in scope:  # ASGI lets a server leave it out
+            scope["raw_path"] = quote(scope["path"]).encode()
         path: bytes = scope["raw_path"]
         door = self._exact.get(path)
         if door is None:
@@ -135,6 +138,7 @@ class Hot:
             return
         try:
             asked = _decode(body)
+            refuse_twins(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
             await _refuse_body(scope, send, wrong)
             return
@@ -150,6 +154,7 @@ class Hot:
             return
         try:
             items = _decode_batch(body).items
+            refuse_twins(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
             await _refuse_body(scope, send, wrong)
             return
@@ -188,15 +193,16 @@ class Hot:
         except TooLarge:
             await respond_problem(scope, send, "too_large", f"The body may have {limit} bytes.")
             return None
+        except CutOff:
+            return None
 
     async def caller(self, scope: Scope, send: Send, *scopes: str) -> Caller | None:
         """The management key that calls, with the scopes asked; ``None`` where it was refused and answered."""
         ip = self._client(scope)
         ask = Ask(MANAGEMENT, "production", scopes, ip=ip, authenticate_only=not scopes)
         request_id = scope["keywright.request_id"]
-        url = scope["raw_path"] + b"?" + scope["query_string"] if scope["query_string"] else None
         verdict = await self._engine.averify(
-            ask, scope["headers"], self._clock(), url=url, request_id=request_id
+            ask, scope["headers"], self._clock(), url=_target(scope), request_id=request_id
         )
         if verdict.code != "ok" or verdict.key is None:
             await self._refuse(scope, send, verdict)
@@ -250,7 +256,7 @@ class Hot:
         if path.startswith(self_service.PREFIX):
             await self_service.answer(self._engine, scope, send, self._client(scope), self._clock())
             return
-        if path.startswith(b"/v1/"):
+        if scope["path"].startswith("/v1/"):  # as the router behind reads it: %76 is a v
             caller = await self.caller(scope, send)
             if caller is None:
                 return
@@ -265,12 +271,12 @@ class Hot:
     async def _ready(self, scope: Scope, _receive: Receive, send: Send) -> None:
         try:
             stale = self._installation.freshness.check(self._clock())
-        except Unavailable:
-            stale = True
-        if stale and not len(self._installation.cache):
-            await respond_problem(
-                scope, send, "unavailable", "The store does not answer and nothing is known by heart."
-            )
+            serves = not stale or len(self._installation.cache) > 0
+        except Unavailable:  # nor may what is known by heart be served
+            stale, serves = True, False
+        if not serves:
+            detail = "The store does not answer, and nothing known by heart may be served."
+            await respond_problem(scope, send, "unavailable", detail, headers=[(b"retry-after", b"1")])
             return
         await respond_json(scope, send, 200, {"status": "stale" if stale else "ok"})
 
@@ -348,6 +354,8 @@ async def read_and_pass(scope: Scope, receive: Receive, send: Send, app: App) ->
     except TooLarge:
         await respond_problem(scope, send, "too_large", f"The body may have {BODY_LIMIT} bytes.")
         return
+    except CutOff:
+        return
     if body:
         if not accept_json(scope["headers"]):
             await respond_problem(
@@ -356,6 +364,7 @@ async def read_and_pass(scope: Scope, receive: Receive, send: Send, app: App) ->
             return
         try:
             msgspec.json.decode(body)
+            refuse_twins(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
             await _refuse_body(scope, send, wrong)
             return
@@ -369,6 +378,15 @@ async def read_and_pass(scope: Scope, receive: Receive, send: Send, app: App) ->
         return {"type": "http.request", "body": body, "more_body": False}
 
     await app(scope, replay, send)
+
+
+def _target(scope: Scope) -> bytes:
+    """The target of a call, in which a credential is refused, save in the one place where one is looked up by its id."""
+    path, query = scope["raw_path"], scope["query_string"]
+    if query and path == b"/v1/keys" and scope["method"] == "GET":
+        query = b"&".join(part for part in query.split(b"&") if not part.startswith(b"q="))
+    target: bytes = path + b"?" + query if query else path
+    return target
 
 
 def _checked(asked: VerifyBody, reach: Reach, at: str) -> tuple[Ask, Given]:

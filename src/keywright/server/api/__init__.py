@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from keywright import __version__
@@ -33,9 +34,11 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
         summary="Makes, checks and looks after the API keys of a product.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would be built from what the client says of our own name
     )
     app.state.installation = installation
     app.state.settings = settings
+    app.state.routes = [route for noun in (keys, accounts, keyspaces) for route in noun.router.routes]
     for noun in (keys, accounts, keyspaces):
         app.include_router(noun.router)
     handlers: tuple[tuple[type[Exception], Callable[[Request, Any], JSONResponse]], ...] = (
@@ -88,7 +91,15 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 def _http(request: Request, error: HTTPException) -> JSONResponse:
     code = _CODE_OF_STATUS.get(error.status_code, "invalid_request")
-    return _say(request, code, CODES[code].title + ".", dict(error.headers or {}))
+    headers = {"Allow": _allowed(request)} if code == "method_not_allowed" else {}
+    return _say(request, code, CODES[code].title + ".", headers)
+
+
+def _allowed(request: Request) -> str:
+    """Every method of an address: the router names those of the first route that it meets."""
+    routes: list[APIRoute] = request.app.state.routes
+    fitting = (route for route in routes if route.path_regex.match(request.scope["path"]))
+    return ", ".join(sorted({method for route in fitting for method in route.methods or ()})) or "GET, HEAD"
 
 
 def _broken(request: Request, error: Exception) -> JSONResponse:
