@@ -31,7 +31,7 @@ check: $(READY) ## format, lint, types, import rules
 	@$(RUN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(RUN)/ruff check --quiet .
 	@$(RUN)/mypy --no-error-summary
-	@$(RUN)/lint-imports --no-timing | tail -n 3
+	@said=$$($(RUN)/lint-imports --no-logo) || { echo "$$said"; exit 1; }
 
 bench: $(READY) ## measure, and write docs/benchmarks.md and .json
 	@$(RUN)/python bench/run.py
