@@ -158,11 +158,7 @@ def _keyring(database: Database, secret: str | None) -> Keyring:
         pass
     except (OSError, UnicodeDecodeError) as trouble:
         raise SecretTrouble(f"the installation's secret in {path} cannot be read: {trouble}") from None
-    if database.exists() and migrate.versions(database)["keys"] is not None:
-        raise SecretTrouble(
-            f"{database.path} exists, but its secret {path} is missing; without it no key can be verified. "
-            "Put the file back, or set KEYWRIGHT_SECRET."
-        )
+    migrate.check(database)  # before anything is made beside a file that is somebody else's
     return _make_secret(database, path)
 
 
@@ -172,17 +168,35 @@ def _make_secret(database: Database, path: Path) -> Keyring:
     lock = WriterLock(database.lock_file)
     try:
         with lock.held():
+            # Somebody who opens the same new database may have been faster, and it may even be in use already.
             if not path.exists():
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                    file.write(keyrings.draw() + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
+                if database.exists() and migrate.versions(database)["keys"] is not None:
+                    raise SecretTrouble(
+                        f"{database.path} exists, but its secret {path} is missing; without it no key can be "
+                        "verified. Put the file back, or set KEYWRIGHT_SECRET."
+                    )
+                _write_whole(path, keyrings.draw() + "\n")
     except (OSError, Unavailable) as trouble:
         raise CannotStart(f"the directory {path.parent} cannot be written to: {trouble}") from None
     finally:
         lock.close()
     return keyrings.parse(path.read_text(encoding="ascii"))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is there with all of its content or not at all, whoever reads and whatever is killed."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _bring_up_to_date(database: Database, *, may_migrate: bool) -> None:
@@ -198,7 +212,8 @@ def _bring_up_to_date(database: Database, *, may_migrate: bool) -> None:
 def _prove(database: Database, keyring: Keyring, now: int) -> None:
     with database.read() as connection:
         writes = canaries.missing(connection, keyring)
-        hanging = keys.peppers(connection) if len(keyring.peppers) > 1 or keyring.current != 1 else {}
+        # Counting reads every secret, so it is done only where an entry that there once was is missing.
+        hanging = {} if canaries.known(connection) <= set(keyring.peppers) else keys.peppers(connection)
     if writes:
         with database.write() as tx:
             canaries.check(tx, keyring, now)

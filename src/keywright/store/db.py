@@ -21,7 +21,7 @@ from sqlalchemy.pool import QueuePool
 
 from keywright.errors import CannotStart, Unavailable
 
-#: A write-ahead log above this is folded back into its file after a commit, in bytes.
+#: A write-ahead log above this is folded back into its file after a commit, in bytes; the commit after that cuts it.
 CHECKPOINT_AT: Final = 4 * 1024 * 1024
 BUSY_TIMEOUT: Final = 5_000  # milliseconds
 
@@ -127,6 +127,10 @@ class Database:
                 yield connection
             return
         with translated(), self._lock.held(), self._engine(which).connect() as connection:
+            if "wal" not in connection.info:
+                # Here and not on connecting: a file that was opened only to find that it is not ours stays as it is.
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                connection.info["wal"] = True
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -199,9 +203,9 @@ class Database:
         @event.listens_for(engine, "connect")
         def prepare(connection: sqlite3.Connection, _record: object) -> None:
             for pragma in (
-                "journal_mode=WAL",
                 f"synchronous={level}",
                 "wal_autocheckpoint=0",
+                f"journal_size_limit={CHECKPOINT_AT // 4}",
                 "foreign_keys=ON",
             ):
                 connection.execute(f"PRAGMA {pragma}")

@@ -102,10 +102,10 @@ def set_secret(tx: Connection, key_id: str, n: int, **values: Any) -> None:
     tx.execute(update(secrets).where(secrets.c.key_id == key_id, secrets.c.n == n).values(**values))
 
 
-def rewrap(tx: Connection, key_id: str, n: int, old: bytes, new: bytes, pepper: int) -> None:
+def rewrap(tx: Connection, key_id: str, n: int, old: bytes, new: bytes, pepper: int) -> bool:
     """Replace a MAC by the same secret's under another pepper, if it is still the one that was proven."""
     same = and_(secrets.c.key_id == key_id, secrets.c.n == n, secrets.c.mac == old)
-    tx.execute(update(secrets).where(same).values(mac=new, pepper=pepper))
+    return tx.execute(update(secrets).where(same).values(mac=new, pepper=pepper)).rowcount == 1
 
 
 def get(connection: Connection, key_id: str, now: int) -> Key | None:
