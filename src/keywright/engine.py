@@ -169,7 +169,7 @@ class Engine:
             self._cache.put_absent(key_id, applied, now)
             return None
         entry = Entry(self._with_plan(record))
-        self._cache.put(key_id, entry)
+        self._cache.put(key_id, entry, applied)
         return entry
 
     def _with_plan(self, record: KeyRecord) -> KeyRecord:

@@ -6,12 +6,16 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
 from typing import Final, Self
 from weakref import WeakSet
 
+import msgspec
+
+from keywright import answers
 from keywright import keyring as keyrings
 from keywright import limits as arithmetic
 from keywright.answers import Answer
@@ -83,10 +87,20 @@ class Installation:
         self.lookup.close()
         self.database.close()
 
-    def after_fork(self) -> None:
-        """In a forked child: forget threads and connections that did not come along."""
-        self.engine.after_fork()
-        self.meter.after_fork()
+    def before_fork(self) -> None:
+        """Come to rest: no writer at work, no lock held, and no idle connection for a child to inherit."""
+        self.database.before_fork()
+        self.lookup.before_fork()
+        self.cache.before_fork()
+
+    def after_fork(self, *, child: bool) -> None:
+        """Go on. In a child: forget the threads that did not come along, and count anew."""
+        self.cache.after_fork()
+        self.database.after_fork()
+        if child:
+            self.freshness.after_fork()
+            self.engine.after_fork()
+            self.meter.after_fork()
 
     def __enter__(self) -> Self:
         return self
@@ -97,12 +111,25 @@ class Installation:
         self.close()
 
 
-def _after_fork() -> None:
+_resting: list[Installation] = []
+
+
+def _before_fork() -> None:
     for installation in list(_OPEN):
-        installation.after_fork()
+        installation.before_fork()
+        _resting.append(installation)
 
 
-os.register_at_fork(after_in_child=_after_fork)
+def _after_fork(*, child: bool) -> None:
+    while _resting:
+        _resting.pop().after_fork(child=child)
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=partial(_after_fork, child=False),
+    after_in_child=partial(_after_fork, child=True),
+)
 
 
 def open_installation(
@@ -321,7 +348,12 @@ class Keywright:
 
     def answer(self, verdict: Verdict) -> Answer:
         """What to answer a refused request with: status, headers and body, verbatim."""
-        return self.installation.engine.compiled(verdict.keyspace).answers.of(verdict)
+        try:
+            return self.installation.engine.compiled(verdict.keyspace).answers.of(verdict)
+        except (
+            Unavailable
+        ):  # the store is gone, and the keyspace with it, whose words are not needed for this
+            return answers.NOWHERE.of(msgspec.structs.replace(verdict, code="unavailable"))
 
     def close(self) -> None:
         """Write what was counted and close the database."""

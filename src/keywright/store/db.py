@@ -25,7 +25,13 @@ from keywright.errors import CannotStart, Unavailable
 CHECKPOINT_AT: Final = 4 * 1024 * 1024
 BUSY_TIMEOUT: Final = 5_000  # milliseconds
 
+_INHERITED: Final[list[object]] = []
+
 _SYNCHRONOUS: Final = {"keys": "FULL", "spend": "FULL", "usage": "NORMAL"}
+
+
+class Reader(sqlite3.Connection):
+    """A bare connection, of which weak references can be held."""
 
 
 class WriterLock:
@@ -59,6 +65,14 @@ class WriterLock:
                 ) from None
             self._pid = os.getpid()
         return self._descriptor
+
+    def pause(self) -> None:
+        """Wait until no thread of this process writes, and let none begin until ``resume``."""
+        self._thread_lock.acquire()
+
+    def resume(self) -> None:
+        """Let writers go on; in a forked child too, whose copy of the lock is held like the parent's."""
+        self._thread_lock.release()
 
     def close(self) -> None:
         """Let go of the lock file."""
@@ -161,7 +175,24 @@ class Database:
     def reader(self, which: str, timeout: float = BUSY_TIMEOUT / 1000) -> sqlite3.Connection:
         """A bare read-only connection to a SQLite file, for look-ups that cannot afford more."""
         uri = f"file:{quote(str(self.file(which)))}?mode=ro"
-        return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout, check_same_thread=False)
+        return sqlite3.connect(
+            uri, uri=True, isolation_level=None, timeout=timeout, check_same_thread=False, factory=Reader
+        )
+
+    def before_fork(self) -> None:
+        """Wait for this process's writers and close idle connections, so that a child inherits neither lock nor file.
+
+        SQLite's own locks belong to a process: a child that went on with the parent's files would hold none.
+        """
+        if self.is_sqlite:
+            self._lock.pause()
+        for engine in self._engines.values():
+            engine.dispose()
+
+    def after_fork(self) -> None:
+        """Go on, in the parent and in the child."""
+        if self.is_sqlite:
+            self._lock.resume()
 
     def close(self) -> None:
         """Close every connection."""
@@ -173,7 +204,8 @@ class Database:
 
     def _engine(self, which: str) -> Engine:
         if self._pid != os.getpid():
-            # After a fork the parent's connections are not ours to use or to close.
+            # After a fork the parent's connections are not ours to use or to close, nor to let be collected.
+            _INHERITED.append(self._engines)
             self._engines, self._pid = {}, os.getpid()
         engine = self._engines.get(which)
         if engine is None:
@@ -218,6 +250,8 @@ def translated() -> Iterator[None]:
     """Turn a driver's trouble into ``Unavailable``. Broken constraints pass: they are answers, not trouble."""
     try:
         yield
-    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, sqlite3.OperationalError) as trouble:
+    except (exc.IntegrityError, exc.DataError, exc.ProgrammingError):
+        raise
+    except (exc.DBAPIError, exc.TimeoutError, sqlite3.OperationalError) as trouble:
         said = getattr(trouble, "orig", None) or trouble
         raise Unavailable(f"the store does not answer: {said}") from trouble
