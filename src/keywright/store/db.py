@@ -30,8 +30,27 @@ _INHERITED: Final[list[object]] = []
 _SYNCHRONOUS: Final = {"keys": "FULL", "spend": "FULL", "usage": "NORMAL"}
 
 
-class Reader(sqlite3.Connection):
-    """A bare connection, of which weak references can be held."""
+class Reader:
+    """A bare read-only connection to a SQLite file, which is closed when its holder goes, a thread for example.
+
+    One that a fork brought along is neither closed nor collected: SQLite's locks are its parent's.
+    """
+
+    __slots__ = ("__weakref__", "_pid", "connection")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self._pid = os.getpid()
+
+    def close(self) -> None:
+        """Close it, if it is this process's own."""
+        if self._pid == os.getpid():
+            self.connection.close()
+        else:
+            _INHERITED.append(self.connection)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class WriterLock:
@@ -172,11 +191,11 @@ class Database:
             # The commit stands; a log that could not be folded now is folded after another commit.
             return
 
-    def reader(self, which: str, timeout: float = BUSY_TIMEOUT / 1000) -> sqlite3.Connection:
+    def reader(self, which: str, timeout: float = BUSY_TIMEOUT / 1000) -> Reader:
         """A bare read-only connection to a SQLite file, for look-ups that cannot afford more."""
         uri = f"file:{quote(str(self.file(which)))}?mode=ro"
-        return sqlite3.connect(
-            uri, uri=True, isolation_level=None, timeout=timeout, check_same_thread=False, factory=Reader
+        return Reader(
+            sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout, check_same_thread=False)
         )
 
     def before_fork(self) -> None:

@@ -25,7 +25,7 @@ from keywright.model import (
     Limit,
     SecretRecord,
 )
-from keywright.store.db import Database
+from keywright.store.db import Database, Reader
 from keywright.store.keyspaces import read as read_keyspace
 
 #: How long a look-up waits for a database that somebody has locked whole, in seconds.
@@ -64,7 +64,7 @@ class Lookup:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._local = threading.local()
-        self._opened: WeakSet[sqlite3.Connection] = WeakSet()  # a thread's connection ends with the thread
+        self._opened: WeakSet[Reader] = WeakSet()  # a thread's connection ends with the thread
         self.statements = 0  # asked so far, besides the version checks; for those who count
 
     def moved(self) -> int | None:
@@ -106,17 +106,17 @@ class Lookup:
 
     def close(self) -> None:
         """Close every thread's connection."""
-        for connection in list(self._opened):
-            connection.close()
+        for reader in list(self._opened):
+            reader.close()
         self._opened.clear()
         self._local = threading.local()
 
     def before_fork(self) -> None:
         """Close this thread's connection: no child may inherit one."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            del self._local.connection
+        reader = getattr(self._local, "reader", None)
+        if reader is not None:
+            reader.close()
+            del self._local.reader, self._local.connection
 
     def _all(self, statement: str, *parameters: Any) -> list[Any]:
         self.statements += 1
@@ -134,12 +134,13 @@ class Lookup:
         except AttributeError:
             pass
         try:
-            local.connection = connection = self._database.reader("keys", PATIENCE)
+            local.reader = self._database.reader("keys", PATIENCE)
         except sqlite3.Error as trouble:
             raise Unavailable(f"the store does not answer: {trouble}") from trouble
         local.pid = os.getpid()
         local.version = None  # a connection counts from its own beginning
-        self._opened.add(connection)
+        local.connection = connection = local.reader.connection
+        self._opened.add(local.reader)
         return connection
 
 
