@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -109,34 +110,33 @@ def spend(kw: Any, job: dict[str, Any]) -> None:
 
 
 def write(url: str, job: dict[str, Any]) -> None:
-    """Change keys at random and say each change once it is acknowledged, until killed."""
+    """Change keys at random until killed; say what is about to be done, and again once it is acknowledged."""
     draw = random.Random(job["seed"])
     with opened(url) as kw:
-        own = []
+        own: dict[str, str] = {}
         while True:
-            verb = draw.choice(["create", "create", "edit", "rotate", "invalidate", "spend"])
-            if verb == "create" or not own:
-                issued = kw.keys.create(account="globex", name="killed", limits=["1000000/month"])
-                own.append(issued.key.id)
-                say(verb="create", key=issued.key.id, token=issued.credential.token.reveal())
-                continue
-            key_id = draw.choice(own)
-            if verb == "edit":
+            verb = draw.choice(["create", "edit", "rotate", "invalidate", "spend"]) if own else "create"
+            key = draw.choice(list(own)) if verb != "create" else ""
+            say(doing=verb, key=key)
+            if verb == "create":
+                issued = kw.keys.create(account="globex", name="new", limits=["credits:1000000"])
+                key = issued.key.id
+                own[key] = issued.credential.token.reveal()
+                say(done=verb, key=key, token=own[key])
+            elif verb == "edit":
                 name = f"name {draw.random()}"
-                kw.keys.edit(key_id, name=name)
-                say(verb="edit", key=key_id, name=name)
+                kw.keys.edit(key, name=name)
+                say(done=verb, key=key, name=name)
             elif verb == "rotate":
-                issued = kw.keys.rotate(key_id, force=True)
-                say(verb="rotate", key=key_id, token=issued.credential.token.reveal())
+                own[key] = kw.keys.rotate(key, force=True).credential.token.reveal()
+                say(done=verb, key=key, token=own[key])
             elif verb == "invalidate":
-                own.remove(key_id)
-                kw.keys.invalidate(key_id)
-                say(verb="invalidate", key=key_id)
+                del own[key]
+                kw.keys.invalidate(key)
+                say(done=verb, key=key)
             else:
-                token = kw.keys.rotate(key_id, force=True).credential.token.reveal()
-                say(verb="rotate", key=key_id, token=token)
-                verdict = kw.verify({"Authorization": f"Bearer {token}"})
-                say(verb="spend", key=key_id, code=verdict.code, remaining=verdict.limits[0].remaining)
+                verdict = kw.verify({"Authorization": f"Bearer {own[key]}"})
+                say(done=verb, key=key, remaining=verdict.limits[0].remaining)
 
 
 def nursery(url: str) -> None:
@@ -153,8 +153,9 @@ def nursery(url: str) -> None:
         if pid == 0:
             try:
                 write(url, json.loads(line))
-            finally:
-                os._exit(1)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(1)
         say(pid=pid)
         os.waitpid(pid, 0)
         say(ended=pid)

@@ -90,6 +90,17 @@ def test_what_a_key_is_made_with(
         )
 
 
+def test_the_library_makes_keys_where_it_stands(kw: Keywright) -> None:
+    """A library opened for a keyspace and an environment makes its keys there, unless a call names others."""
+    with Keywright(kw.installation.database.url, **EVERY, clock=kw.installation.clock) as own:
+        here = own.keys.create(account="globex", name="here")
+        there = own.keys.create(account="globex", name="there", keyspace="partna", environment="staging")
+        assert own.verify(bearer(here)).code == "ok"
+
+    places = [(key.keyspace, key.environment) for key in (here.key, there.key)]
+    assert places == [("every", "production"), ("partna", "staging")]
+
+
 @pytest.mark.requirement("A-17")
 def test_a_dotted_key_has_its_shape(kw: Keywright) -> None:
     """In atfinity's keyspace a key is eight characters, a dot and thirty-two, with no second spelling."""

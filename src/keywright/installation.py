@@ -277,11 +277,8 @@ class Keywright:
         self.installation = open_installation(database, secret=secret, clock=clock)
         self.keyspace = keyspace
         self.environment = environment
-
-    @property
-    def keys(self) -> Keys:
-        """The verbs on keys."""
-        return self.installation.keys
+        own = self.installation
+        self.keys = Keys(own.database, own.keyring, own.clock, keyspace=keyspace, environment=environment)
 
     @property
     def accounts(self) -> Accounts:

@@ -1,6 +1,6 @@
 """Keys: create, get, list, edit, rotate (finish, cancel), invalidate, disable, enable, delete, purge."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -10,6 +10,7 @@ from keywright import credential, limits
 from keywright.desk import LIBRARY, Change, Desk, cursors, fields, grants
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.errors import Conflict, Invalid, NotFound, Unavailable
+from keywright.keyring import Keyring
 from keywright.model import (
     MANAGEMENT,
     Account,
@@ -25,6 +26,7 @@ from keywright.model import (
     StoredSecret,
 )
 from keywright.store import accounts, keys, keyspaces, usage
+from keywright.store.db import Database
 from keywright.store.keys import SORTS, Filter
 from keywright.times import DAY, SECOND
 
@@ -46,7 +48,20 @@ UNSET: Final[Any] = _Unset()
 
 
 class Keys(Desk):
-    """The keys of an installation."""
+    """The keys of an installation; new ones in the ``keyspace`` and ``environment`` of this desk where none is named."""
+
+    def __init__(
+        self,
+        database: Database,
+        keyring: Keyring,
+        clock: Callable[[], int],
+        *,
+        keyspace: str | None = None,
+        environment: str | None = None,
+    ) -> None:
+        super().__init__(database, keyring, clock)
+        self.keyspace = keyspace
+        self.environment = environment
 
     def create(
         self,
@@ -77,12 +92,14 @@ class Keys(Desk):
         Raises ``NotFound``, ``Invalid``, ``Conflict`` or ``Exceeds``; then nothing was made.
         """
         with self.change() as change:
-            space = self._keyspace(change, reach.needs("keyspace", keyspace))
+            space = self._keyspace(change, reach.needs("keyspace", keyspace or self.keyspace))
             owner = self._owner(change, reach.needs("account", account))
             values: dict[str, Any] = {
                 "keyspace": space.name,
                 "account_id": owner.id,
-                "environment": _environment(reach.needs("environment", environment), space),
+                "environment": _environment(
+                    reach.needs("environment", environment or self.environment), space
+                ),
                 "type": "k",
                 "name": fields.name(name),
                 "description": fields.description(description),

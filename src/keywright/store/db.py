@@ -140,6 +140,17 @@ class Database:
         """The SQLite file of ``keys``, ``spend`` or ``usage``."""
         return self.path if which == "keys" else self.path.with_name(f"{self._stem}.{which}.db")
 
+    def _uri(self, which: str, mode: str) -> str:
+        return f"file:{quote(str(self.file(which)))}?mode={mode}"
+
+    def create(self, which: str) -> None:
+        """Make an empty file to be migrated, where there is none. Raises ``Unavailable``."""
+        if self.is_sqlite:
+            try:
+                self.file(which).touch()
+            except OSError as trouble:
+                raise Unavailable(f"{self.file(which)} cannot be made: {trouble.strerror}") from None
+
     def exists(self) -> bool:
         """Whether there is a database already. PostgreSQL's always is: it was named."""
         return not self.is_sqlite or self.path.exists()
@@ -193,7 +204,7 @@ class Database:
 
     def reader(self, which: str, timeout: float = BUSY_TIMEOUT / 1000) -> Reader:
         """A bare read-only connection to a SQLite file, for look-ups that cannot afford more."""
-        uri = f"file:{quote(str(self.file(which)))}?mode=ro"
+        uri = self._uri(which, "ro")
         return Reader(
             sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout, check_same_thread=False)
         )
@@ -238,16 +249,17 @@ class Database:
             return self._engines.get("keys") or create_engine(
                 self._postgres, poolclass=QueuePool, pool_pre_ping=True
             )
+        uri = self._uri(
+            which, "rw"
+        )  # a file that has gone is not made anew: beside its log that would destroy both
         engine = create_engine(
-            f"sqlite:///{self.file(which)}",
+            "sqlite://",
+            creator=lambda: sqlite3.connect(
+                uri, uri=True, timeout=BUSY_TIMEOUT / 1000, check_same_thread=False, isolation_level=None
+            ),
             poolclass=QueuePool,
             pool_size=4,
             max_overflow=20,
-            connect_args={
-                "timeout": BUSY_TIMEOUT / 1000,
-                "check_same_thread": False,
-                "isolation_level": None,
-            },
         )
         level = _SYNCHRONOUS[which]
 

@@ -48,6 +48,7 @@ def migrate(database: Database) -> bool:
     check(database)
     behind = [which for which, version in versions(database).items() if version != HEADS[which]]
     for which in behind:
+        database.create(which)
         with database.write(which) as connection:
             if not database.is_sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
