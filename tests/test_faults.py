@@ -201,7 +201,7 @@ def test_a_cautious_installation_refuses_without_the_store(kw: Keywright) -> Non
         assert elsewhere(lambda: own.engine.verify(ask, given, now)).code == "ok"
 
 
-@pytest.mark.security("R-14", "R-38")
+@pytest.mark.security("R-14")
 def test_an_installation_that_knows_nothing_yet_is_unavailable(kw: Keywright) -> None:
     """Just opened and without its store, every call is ``unavailable`` and can be answered, even one without a key."""
     key = make(kw)
