@@ -121,6 +121,10 @@ class Answers:
         return f'Bearer realm="{self._realm}"{error}'
 
 
+#: For trouble so deep that not even the keyspace can be read.
+NOWHERE: Final = Answers(Keyspace("", "API", "", "standard", (), {}))
+
+
 def rate_headers(verdict: Verdict, *, legacy: bool = False) -> list[tuple[str, str]]:
     """``RateLimit`` and ``RateLimit-Policy`` (draft-ietf-httpapi-ratelimit-headers-11), and the older three if asked."""
     if not verdict.limits:

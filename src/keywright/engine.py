@@ -59,6 +59,7 @@ class Engine:
         self._meter = meter
         self._spender = Spender(database)
         self._clerk: ThreadPoolExecutor | None = None
+        self._moving: set[tuple[str, int]] = set()
 
     # ------------------------------------------------------------------------------------------------ the two colours
 
@@ -158,8 +159,15 @@ class Engine:
             entry = self._find(spelled.id, now, stale=stale)
         record = None if entry is None else entry.record
         secret = policy.prove(record, self._macs(record, mac, spelled))
-        if entry is None or secret is None:
-            return entry, None, "unknown" if entry is None else "wrong_secret"
+        if entry is None:
+            return None, None, "unknown"
+        if secret is None:
+            if any(known.pepper not in self._keyring.peppers for known in entry.record.secrets):
+                # Another process has a newer entry of the installation's secret: it may be right, we cannot tell.
+                raise Unavailable(
+                    "a key hangs on an entry of the installation's secret that is not configured here"
+                )
+            return entry, None, "wrong_secret"
         known = entry.checks.get(spelled.spelling)
         if known is None or known[0] != secret.n:
             known = entry.checks[spelled.spelling] = (secret.n, credential.expected_check(spelled))
@@ -186,10 +194,9 @@ class Engine:
             self._cache.put_absent(key_id, applied, now)
             return None
         if record.plan is not None:
-            # Its limits come from a definition that may be older than the row: what is older counts.
-            record = self._with_plan(msgspec.structs.replace(record, seq=min(record.seq, applied)))
+            record = self._with_plan(record)
         entry = Entry(record)
-        self._cache.put(key_id, entry)
+        self._cache.put(key_id, entry, applied)
         return entry
 
     def _with_plan(self, record: KeyRecord) -> KeyRecord:
@@ -284,7 +291,7 @@ class Engine:
             if secret.starts_rotation:
                 self._first_use(record, secret, now)
         if secret.pepper != self._current:
-            self._rewrap(record.id, secret, presented.spelled)
+            self._rewrap(record.id, secret, presented.spelled, now)
 
     def _first_use(self, record: KeyRecord, secret: SecretRecord, now: int) -> None:
         """End the earlier secrets of a key whose new one is used for the first time.
@@ -316,31 +323,37 @@ class Engine:
         except Unavailable:
             return
 
-    def _rewrap(self, key_id: str, secret: SecretRecord, spelled: credential.Spelled) -> None:
-        """Move a proven secret to the current pepper, in the background."""
+    def _rewrap(self, key_id: str, secret: SecretRecord, spelled: credential.Spelled, now: int) -> None:
+        """Move a proven secret to the current pepper, in the background, once."""
+        if (key_id, secret.n) in self._moving:
+            return
+        self._moving.add((key_id, secret.n))
         if self._clerk is None:
             self._clerk = ThreadPoolExecutor(1, thread_name_prefix="keywright-clerk")
         mac = credential.mac(self._pepper, spelled.id, spelled.secret)
-        self._clerk.submit(self._write_rewrapped, key_id, secret, mac)
+        self._clerk.submit(self._write_rewrapped, key_id, secret, mac, now)
 
-    def _write_rewrapped(self, key_id: str, secret: SecretRecord, mac: bytes) -> None:
+    def _write_rewrapped(self, key_id: str, secret: SecretRecord, mac: bytes, now: int) -> None:
         try:
             with self._database.write() as tx:
-                keys.rewrap(tx, key_id, secret.n, secret.mac, mac, self._keyring.current)
-                changes.note(tx, "key", key_id, 0)
+                if keys.rewrap(tx, key_id, secret.n, secret.mac, mac, self._keyring.current):
+                    changes.note(tx, "key", key_id, now)
         except Unavailable:
             return
+        finally:
+            self._moving.discard((key_id, secret.n))
 
     def close(self) -> None:
         """Finish what was begun."""
         self._spender.close()
         if self._clerk is not None:
             self._clerk.shutdown()
+            self._clerk = None
 
     def after_fork(self) -> None:
         """Forget threads that did not come along."""
         self._spender.after_fork()
-        self._clerk = None
+        self._clerk, self._moving = None, set()
 
 
 def environment_of(ask: Ask, compiled: Compiled) -> str:

@@ -73,6 +73,10 @@ class Freshness:
             if changes:
                 self._cache.apply(changes)
 
+    def after_fork(self) -> None:
+        """Forget, in a child, who was catching up in the parent."""
+        self._catching_up = threading.Lock()
+
     def begin(self) -> None:
         """Start from the newest change: nothing older can be in an empty cache."""
         self._cache.applied = self._lookup.newest()

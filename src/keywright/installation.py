@@ -6,6 +6,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
@@ -13,6 +14,9 @@ from types import TracebackType
 from typing import Final, Self
 from weakref import WeakSet
 
+import msgspec
+
+from keywright import answers
 from keywright import keyring as keyrings
 from keywright import limits as arithmetic
 from keywright.answers import Answer
@@ -99,11 +103,20 @@ class Installation:
         self.lookup.close()
         self.database.close()
 
-    def after_fork(self) -> None:
-        """In a forked child: forget threads and connections that did not come along."""
-        self.lookup.after_fork()
-        self.engine.after_fork()
-        self.meter.after_fork()
+    def before_fork(self) -> None:
+        """Come to rest: no writer at work, no lock held, and no idle connection for a child to inherit."""
+        self.database.before_fork()
+        self.lookup.before_fork()
+        self.cache.before_fork()
+
+    def after_fork(self, *, child: bool) -> None:
+        """Go on. In a child: forget the threads that did not come along, and count anew."""
+        self.cache.after_fork()
+        self.database.after_fork()
+        if child:
+            self.freshness.after_fork()
+            self.engine.after_fork()
+            self.meter.after_fork()
 
     def __enter__(self) -> Self:
         return self
@@ -114,13 +127,27 @@ class Installation:
         self.close()
 
 
-def _after_fork() -> None:
-    new_request_id.after_fork()
+_resting: list[Installation] = []
+
+
+def _before_fork() -> None:
     for installation in list(_OPEN):
-        installation.after_fork()
+        installation.before_fork()
+        _resting.append(installation)
 
 
-os.register_at_fork(after_in_child=_after_fork)
+def _after_fork(*, child: bool) -> None:
+    if child:
+        new_request_id.after_fork()
+    while _resting:
+        _resting.pop().after_fork(child=child)
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=partial(_after_fork, child=False),
+    after_in_child=partial(_after_fork, child=True),
+)
 
 
 def open_installation(
@@ -176,11 +203,7 @@ def _keyring(database: Database, secret: str | None) -> Keyring:
         pass
     except (OSError, UnicodeDecodeError) as trouble:
         raise SecretTrouble(f"the installation's secret in {path} cannot be read: {trouble}") from None
-    if database.exists() and migrate.versions(database)["keys"] is not None:
-        raise SecretTrouble(
-            f"{database.path} exists, but its secret {path} is missing; without it no key can be verified. "
-            "Put the file back, or set KEYWRIGHT_SECRET."
-        )
+    migrate.check(database)  # before anything is made beside a file that is somebody else's
     return _make_secret(database, path)
 
 
@@ -190,17 +213,35 @@ def _make_secret(database: Database, path: Path) -> Keyring:
     lock = WriterLock(database.lock_file)
     try:
         with lock.held():
+            # Somebody who opens the same new database may have been faster, and it may even be in use already.
             if not path.exists():
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                    file.write(keyrings.draw() + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
+                if database.exists() and migrate.versions(database)["keys"] is not None:
+                    raise SecretTrouble(
+                        f"{database.path} exists, but its secret {path} is missing; without it no key can be "
+                        "verified. Put the file back, or set KEYWRIGHT_SECRET."
+                    )
+                _write_whole(path, keyrings.draw() + "\n")
     except (OSError, Unavailable) as trouble:
         raise CannotStart(f"the directory {path.parent} cannot be written to: {trouble}") from None
     finally:
         lock.close()
     return keyrings.parse(path.read_text(encoding="ascii"))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is there with all of its content or not at all, whoever reads and whatever is killed."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _bring_up_to_date(database: Database, *, may_migrate: bool) -> None:
@@ -216,7 +257,8 @@ def _bring_up_to_date(database: Database, *, may_migrate: bool) -> None:
 def _prove(database: Database, keyring: Keyring, now: int) -> None:
     with database.read() as connection:
         writes = canaries.missing(connection, keyring)
-        hanging = keys.peppers(connection) if len(keyring.peppers) > 1 or keyring.current != 1 else {}
+        # Counting reads every secret, so it is done only where an entry that there once was is missing.
+        hanging = {} if canaries.known(connection) <= set(keyring.peppers) else keys.peppers(connection)
     if writes:
         with database.write() as tx:
             canaries.check(tx, keyring, now)
@@ -326,7 +368,12 @@ class Keywright:
 
     def answer(self, verdict: Verdict) -> Answer:
         """What to answer a refused request with: status, headers and body, verbatim."""
-        return self.installation.engine.compiled(verdict.keyspace).answers.of(verdict)
+        try:
+            return self.installation.engine.compiled(verdict.keyspace).answers.of(verdict)
+        except (
+            Unavailable
+        ):  # the store is gone, and the keyspace with it, whose words are not needed for this
+            return answers.NOWHERE.of(msgspec.structs.replace(verdict, code="unavailable"))
 
     def close(self) -> None:
         """Write what was counted and close the database."""

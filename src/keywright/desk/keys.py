@@ -507,8 +507,11 @@ class Keys(Desk):
     def _with_last_use(self, found: Sequence[Key]) -> Sequence[Key]:
         if not found:
             return found
-        with self.database.read("usage") as connection:
-            seen = usage.last(connection, [key.id for key in found])
+        try:
+            with self.database.read("usage") as connection:
+                seen = usage.last(connection, [key.id for key in found])
+        except Unavailable:  # counting is down: no reason to hide a key from who wants to stop it
+            return found
         return tuple(_used(key, seen) for key in found)
 
 

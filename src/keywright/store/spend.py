@@ -98,7 +98,10 @@ class Spender:
             while len(batch) < MOST_AT_ONCE and not self._waiting.empty():
                 batch.append(self._waiting.get())
             stopping = None in batch
-            self._transact([job for job in batch if job is not None])
+            # Whoever has stopped waiting is not charged, and whoever waits from here on cannot stop.
+            self._transact(
+                [job for job in batch if job is not None and job[0].set_running_or_notify_cancel()]
+            )
 
     def _transact(self, jobs: Sequence[tuple[Future[Spent], tuple[Charge, ...], int, int]]) -> None:
         if not jobs:
