@@ -7,7 +7,6 @@ does not answer, 4 a fault of Keywright's own, 130 stopped with Ctrl-C.
 import errno
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -127,7 +126,3 @@ def _say_wrong(wrong: click.ClickException) -> None:
 def _say(text: str) -> None:
     for place, line in enumerate(text.splitlines()):
         click.echo(f"{'' if place else 'keywright: '}{printable(line)}", err=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

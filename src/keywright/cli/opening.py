@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -176,7 +177,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 @contextmanager
-def working(doing: str) -> Iterator[None]:
+def working(doing: str, every: float = 1) -> Iterator[None]:
     """Say on a terminal that something long goes on, and for how many seconds; nothing elsewhere."""
     if not sys.stderr.isatty():
         yield
@@ -184,11 +185,11 @@ def working(doing: str) -> Iterator[None]:
     done = threading.Event()
 
     def tick() -> None:
-        seconds = 0
-        while not done.wait(1):
-            seconds += 1
-            click.echo(f"\r{doing} … {seconds} s", err=True, nl=False)
-        if seconds:
+        since, said = time.monotonic(), False
+        while not done.wait(every):
+            said = True
+            click.echo(f"\r{doing} … {time.monotonic() - since:.0f} s", err=True, nl=False)
+        if said:
             click.echo("\r\033[K", err=True, nl=False)
 
     ticking = threading.Thread(target=tick, daemon=True)
