@@ -28,6 +28,38 @@ def surroundings(**over: str) -> dict[str, str]:
     return kept | {"PYTHONUNBUFFERED": "1"} | over
 
 
+class Ran(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, as JSON."""
+        return json.loads(self.out)
+
+
+class Folder:
+    """A folder with an installation, or with none yet, and the command in it, in this process."""
+
+    def __init__(self, path: Path, *, copy_of: Path | None = None) -> None:
+        self.path = path
+        for file in copy_of.glob("test*") if copy_of else ():
+            (path / file.name).write_bytes(file.read_bytes())
+        self.database = f"sqlite:///{path / ('test.db' if copy_of else 'keywright.db')}"
+
+    def __call__(self, *arguments: str, given: str = "", **environment: str) -> Ran:
+        """Run the command to its end."""
+        around = surroundings(KEYWRIGHT_DATABASE=self.database) | environment
+        out, err, stdin = io.StringIO(), io.StringIO(), mock.patch("sys.stdin", io.StringIO(given))
+        with chdir(self.path), stdin, mock.patch.dict(os.environ, around, clear=True):
+            with redirect_stdout(out), redirect_stderr(err):
+                code = cli.main(arguments)
+        return Ran(code, out.getvalue(), err.getvalue())
+
+
 def run(*arguments: str, cwd: Path, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(

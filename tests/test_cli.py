@@ -567,10 +567,10 @@ class Screen(io.StringIO):
         super().__init__()
         self.terminal, self.written = terminal, threading.Event()
 
-    def isatty(self) -> bool:
+    def isatty(self) -> bool:  # noqa: D102  # the stream's own
         return self.terminal
 
-    def write(self, text: str) -> int:
+    def write(self, text: str) -> int:  # noqa: D102
         try:
             return super().write(text)
         finally:
