@@ -53,10 +53,11 @@ class Folder:
     def __call__(self, *arguments: str, given: str = "", **environment: str) -> Ran:
         """Run the command to its end."""
         around = surroundings(KEYWRIGHT_DATABASE=self.database) | environment
-        out, err, stdin = io.StringIO(), io.StringIO(), mock.patch("sys.stdin", io.StringIO(given))
-        with chdir(self.path), stdin, mock.patch.dict(os.environ, around, clear=True):
-            with redirect_stdout(out), redirect_stderr(err):
-                code = cli.main(arguments)
+        out, err = io.StringIO(), io.StringIO()
+        stdin = mock.patch("sys.stdin", io.StringIO(given))
+        environ = mock.patch.dict(os.environ, around, clear=True)
+        with chdir(self.path), stdin, environ, redirect_stdout(out), redirect_stderr(err):
+            code = cli.main(arguments)
         return Ran(code, out.getvalue(), err.getvalue())
 
 
