@@ -4,6 +4,7 @@
 # make help   all of them
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 BOOT := .venv/boot
 UV := $(BOOT)/bin/uv
@@ -27,11 +28,12 @@ run: $(READY) ## five key systems and an example API on this machine, with curl 
 test: $(READY) ## every test
 	@$(RUN)/pytest
 
-check: $(READY) ## format, lint, types, import rules
+check: $(READY) ## format, lint, types, import rules, docs
 	@$(RUN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(RUN)/ruff check --quiet .
 	@$(RUN)/mypy --no-error-summary
-	@$(RUN)/lint-imports --no-timing | tail -n 3
+	@said=$$($(RUN)/lint-imports --no-logo) || { echo "$$said"; exit 1; }
+	@$(RUN)/pytest tests/test_docs.py
 
 bench: $(READY) ## measure, and write docs/benchmarks.md and .json
 	@$(RUN)/python bench/run.py

@@ -37,6 +37,8 @@ _DETAILS: Final = {
 }
 #: What RFC 6749 3.3 lets stand in a quoted scope.
 _SCOPE: Final = re.compile(r"\A[\x21\x23-\x5B\x5D-\x7E]{1,100}\Z")
+#: What cannot stand in a quoted realm as it is.
+_UNQUOTABLE: Final = re.compile(r"[^\x20\x21\x23-\x5B\x5D-\x7E]")
 _JSON: Final = "application/problem+json"
 RETRY_WHEN_UNAVAILABLE: Final = 1  # seconds
 
@@ -76,7 +78,7 @@ class Answers:
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._keyspace = keyspace
-        self._realm = keyspace.title.replace("\\", "").replace('"', "").encode("ascii", "replace").decode()
+        self._realm = _UNQUOTABLE.sub("?", keyspace.title)
         self._bodies: dict[str, bytes] = {}
 
     def of(self, verdict: Verdict) -> Answer:
@@ -99,7 +101,9 @@ class Answers:
         template = self._bodies.get(code)
         if template is None:
             template = self._bodies[code] = json.dumps(self._shape(code, "\0")).encode()
-        return template.replace(rb"\u0000", request_id.encode())
+        return template.replace(
+            rb"\u0000", json.dumps(request_id)[1:-1].encode()
+        )  # it may be the client's own
 
     def _shape(self, code: str, request_id: str) -> dict[str, Any]:
         detail = detail_of(code, self._keyspace)
@@ -115,6 +119,10 @@ class Answers:
             return f'Bearer realm="{self._realm}", error="insufficient_scope"{scope}'
         error = _ERRORS.get(verdict.code, ', error="invalid_token"')
         return f'Bearer realm="{self._realm}"{error}'
+
+
+#: For trouble so deep that not even the keyspace can be read.
+NOWHERE: Final = Answers(Keyspace("", "API", "", "standard", (), {}))
 
 
 def rate_headers(verdict: Verdict, *, legacy: bool = False) -> list[tuple[str, str]]:

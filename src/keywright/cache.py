@@ -81,10 +81,13 @@ class Cache:
         until = self._absent.get(key_id)
         return until is not None and now < until
 
-    def put(self, key_id: bytes, entry: Entry) -> None:
-        """Remember a key, unless something has changed since it was read."""
+    def put(self, key_id: bytes, entry: Entry, applied: int) -> None:
+        """Remember a key, unless a change was applied since ``applied`` was read, which is before all that it rests on.
+
+        The record's own number would not do: its plan's limits come from a keyspace that was read at another time.
+        """
         with self._lock:
-            if entry.record.seq < self.applied:
+            if applied != self.applied:
                 return
             while len(self._entries) >= self._capacity:
                 del self._entries[next(iter(self._entries))]
@@ -119,6 +122,14 @@ class Cache:
                     self._gates.clear()
                     self._forget_where("keyspace", ref)
                 self.applied = max(self.applied, seq)
+
+    def before_fork(self) -> None:
+        """Let no child inherit the lock in the hands of a thread that it does not have."""
+        self._lock.acquire()
+
+    def after_fork(self) -> None:
+        """Go on, in the parent and in the child."""
+        self._lock.release()
 
     def _forget_where(self, attribute: str, value: str) -> None:
         gone = [

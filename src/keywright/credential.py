@@ -4,7 +4,7 @@ A key is a public id and a secret of 32 base62 characters. A standard key is spe
 differently, so that neither is accepted in the other's place:
 
     token    acme_live_k00000000000000A_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA2WTkVW
-    pair     acme_live_k00000000000000A      and    acmesec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA4HMUtN
+    pair     acme_live_k00000000000000A      and    acmesec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA0DUbpJ
 
 A dotted key (``djangorestframework-api-key``'s shape) is spelled in one: ``n58lzybi.`` and 32 characters.
 
@@ -87,11 +87,11 @@ _DOTTED: Final = re.compile(rb"\A([0-9A-Za-z]{8})\.([0-9A-Za-z]{32})\Z")
 
 #: Where something in the shape of a standard credential stands inside a longer text.
 INSIDE: Final = re.compile(
-    r"(?<![0-9A-Za-z])(?:[a-z][a-z0-9]{1,11}_[a-z]{2,8}_[km][0-9A-Za-z]{15}_|[a-z][a-z0-9]{1,11}sec_)"
-    r"[0-9A-Za-z]{32}[0-4][0-9A-Za-z]{5}(?![0-9A-Za-z])"
+    rb"(?<![0-9A-Za-z])(?:[a-z][a-z0-9]{1,11}_[a-z]{2,8}_[km][0-9A-Za-z]{15}_|[a-z][a-z0-9]{1,11}sec_)"
+    rb"[0-9A-Za-z]{32}[0-4][0-9A-Za-z]{5}(?![0-9A-Za-z])"
 )
 #: The same for a dotted one.
-INSIDE_DOTTED: Final = re.compile(r"(?<![0-9A-Za-z])[0-9A-Za-z]{8}\.[0-9A-Za-z]{32}(?![0-9A-Za-z])")
+INSIDE_DOTTED: Final = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Za-z]{8}\.[0-9A-Za-z]{32}(?![0-9A-Za-z])")
 
 Type = Literal["k", "m"]
 Spelling = Literal["token", "pair", "dotted"]

@@ -50,6 +50,8 @@ class Engine:
     ) -> None:
         self._database = database
         self._keyring = keyring
+        self._peppers = keyring.peppers
+        self._current = keyring.current
         self._pepper = keyring.peppers[keyring.current]
         self._lookup = lookup
         self._cache = cache
@@ -57,6 +59,7 @@ class Engine:
         self._meter = meter
         self._spender = Spender(database)
         self._clerk: ThreadPoolExecutor | None = None
+        self._moving: set[tuple[str, int]] = set()
 
     # ------------------------------------------------------------------------------------------------ the two colours
 
@@ -77,10 +80,20 @@ class Engine:
         return verdict
 
     async def averify(
-        self, ask: Ask, given: Given, now: int, *, url: str | bytes | None = None, request_id: str = ""
+        self,
+        ask: Ask,
+        given: Given,
+        now: int,
+        *,
+        url: str | bytes | None = None,
+        request_id: str = "",
+        stale: bool | None = None,
     ) -> Verdict:
-        """``verify`` for an event loop: it awaits where ``verify`` would wait for the disk."""
-        verdict = self._decide(ask, given, now, url, request_id)
+        """``verify`` for an event loop: it awaits where ``verify`` would wait for the disk.
+
+        ``stale`` is what ``fresh`` said earlier in the same request, where a door had to ask it before.
+        """
+        verdict = self._decide(ask, given, now, url, request_id, stale)
         if verdict.code == "ok" and ask.metered:
             if verdict.key is not None and verdict.key.limits:
                 verdict = self._settle(verdict, await self._aspend(verdict.key, ask.cost, now))
@@ -91,11 +104,22 @@ class Engine:
 
     # --------------------------------------------------------------------------------------------------- up to a yes
 
-    def _decide(self, ask: Ask, given: Given, now: int, url: str | bytes | None, request_id: str) -> Verdict:
+    def _decide(
+        self,
+        ask: Ask,
+        given: Given,
+        now: int,
+        url: str | bytes | None,
+        request_id: str,
+        stale: bool | None = None,
+    ) -> Verdict:
         try:
-            stale = self._freshness.check(now)
-            compiled = self.compiled(ask.keyspace, stale=stale)
-            environment = environment_of(ask, compiled)
+            if stale is None:
+                stale = self._freshness.check(now)
+            compiled = self._cache.keyspace(ask.keyspace) or self.compiled(ask.keyspace, stale=stale)
+            environment = ask.environment
+            if environment is None or environment not in compiled.keyspace.environments:
+                environment = environment_of(ask, compiled)
             reader = compiled.reader
             presented = reader.read(given, url) if isinstance(given, list) else reader.beside(given, url)
             if isinstance(presented, Unproven):
@@ -135,20 +159,28 @@ class Engine:
             entry = self._find(spelled.id, now, stale=stale)
         record = None if entry is None else entry.record
         secret = policy.prove(record, self._macs(record, mac, spelled))
-        if entry is None or secret is None:
-            return entry, None, "unknown" if entry is None else "wrong_secret"
+        if entry is None:
+            return None, None, "unknown"
+        if secret is None:
+            if any(known.pepper not in self._keyring.peppers for known in entry.record.secrets):
+                # Another process has a newer entry of the installation's secret: it may be right, we cannot tell.
+                raise Unavailable(
+                    "a key hangs on an entry of the installation's secret that is not configured here"
+                )
+            return entry, None, "wrong_secret"
         known = entry.checks.get(spelled.spelling)
         if known is None or known[0] != secret.n:
             known = entry.checks[spelled.spelling] = (secret.n, credential.expected_check(spelled))
         return (entry, secret, "") if known[1] == spelled.check else (entry, None, "checksum")
 
     def _macs(self, record: KeyRecord | None, mac: bytes, spelled: credential.Spelled) -> dict[int, bytes]:
-        macs = {self._keyring.current: mac}
+        macs = {self._current: mac}
         if record is not None:
             for secret in record.secrets:
-                if secret.pepper not in macs and secret.pepper in self._keyring.peppers:
-                    pepper = self._keyring.peppers[secret.pepper]
-                    macs[secret.pepper] = credential.mac(pepper, spelled.id, spelled.secret)
+                if secret.pepper not in macs and secret.pepper in self._peppers:
+                    macs[secret.pepper] = credential.mac(
+                        self._peppers[secret.pepper], spelled.id, spelled.secret
+                    )
         return macs
 
     def _find(self, key_id: bytes, now: int, *, stale: bool) -> Entry | None:
@@ -161,13 +193,14 @@ class Engine:
         if record is None:
             self._cache.put_absent(key_id, applied, now)
             return None
-        entry = Entry(self._with_plan(record))
-        self._cache.put(key_id, entry)
+        if record.plan is not None:
+            record = self._with_plan(record)
+        entry = Entry(record)
+        self._cache.put(key_id, entry, applied)
         return entry
 
     def _with_plan(self, record: KeyRecord) -> KeyRecord:
-        if record.plan is None:
-            return record
+        assert record.plan is not None
         plan = self.compiled(record.keyspace).keyspace.plans.get(record.plan)
         if plan is None:
             # Without its limits the key would be unlimited: that is ours to mend, and nobody's to enjoy.
@@ -188,20 +221,22 @@ class Engine:
             self._cache.put_keyspace(compiled)
         return compiled
 
-    def current(self, name: str, now: int) -> Compiled:
-        """A keyspace as it is now: for doors that need its definition before they can ask."""
-        return self.compiled(name, stale=self._freshness.check(now))
+    def fresh(self, now: int) -> bool:
+        """Bring memory up to date; ``True`` where the store is gone and memory is all there is.
 
-    def known(self, name: str, now: int) -> Compiled | None:
-        """A keyspace as it is now, or ``None`` where there is none; our own is none to anybody outside."""
+        Raises ``Unavailable`` where it may not be served any more.
+        """
+        return self._freshness.check(now)
+
+    def known(self, name: str, *, stale: bool) -> Compiled | None:
+        """A keyspace, or ``None`` where there is none; our own is none to anybody outside."""
         try:
-            return None if name == MANAGEMENT else self.current(name, now)
+            return None if name == MANAGEMENT else self.compiled(name, stale=stale)
         except NotFound:
             return None
 
-    def with_gate(self, name: str, now: int) -> Compiled | None:
+    def with_gate(self, name: str, *, stale: bool) -> Compiled | None:
         """The keyspace that defines a gate, or ``None``."""
-        stale = self._freshness.check(now)
         remembered, keyspace = self._cache.gate(name)
         if not remembered:
             if stale:
@@ -255,8 +290,8 @@ class Engine:
             self._meter.seen(record.id, secret.n, ask.ip, now)
             if secret.starts_rotation:
                 self._first_use(record, secret, now)
-        if secret.pepper != self._keyring.current:
-            self._rewrap(record.id, secret, presented.spelled)
+        if secret.pepper != self._current:
+            self._rewrap(record.id, secret, presented.spelled, now)
 
     def _first_use(self, record: KeyRecord, secret: SecretRecord, now: int) -> None:
         """End the earlier secrets of a key whose new one is used for the first time.
@@ -288,31 +323,37 @@ class Engine:
         except Unavailable:
             return
 
-    def _rewrap(self, key_id: str, secret: SecretRecord, spelled: credential.Spelled) -> None:
-        """Move a proven secret to the current pepper, in the background."""
+    def _rewrap(self, key_id: str, secret: SecretRecord, spelled: credential.Spelled, now: int) -> None:
+        """Move a proven secret to the current pepper, in the background, once."""
+        if (key_id, secret.n) in self._moving:
+            return
+        self._moving.add((key_id, secret.n))
         if self._clerk is None:
             self._clerk = ThreadPoolExecutor(1, thread_name_prefix="keywright-clerk")
         mac = credential.mac(self._pepper, spelled.id, spelled.secret)
-        self._clerk.submit(self._write_rewrapped, key_id, secret, mac)
+        self._clerk.submit(self._write_rewrapped, key_id, secret, mac, now)
 
-    def _write_rewrapped(self, key_id: str, secret: SecretRecord, mac: bytes) -> None:
+    def _write_rewrapped(self, key_id: str, secret: SecretRecord, mac: bytes, now: int) -> None:
         try:
             with self._database.write() as tx:
-                keys.rewrap(tx, key_id, secret.n, secret.mac, mac, self._keyring.current)
-                changes.note(tx, "key", key_id, 0)
+                if keys.rewrap(tx, key_id, secret.n, secret.mac, mac, self._keyring.current):
+                    changes.note(tx, "key", key_id, now)
         except Unavailable:
             return
+        finally:
+            self._moving.discard((key_id, secret.n))
 
     def close(self) -> None:
         """Finish what was begun."""
         self._spender.close()
         if self._clerk is not None:
             self._clerk.shutdown()
+            self._clerk = None
 
     def after_fork(self) -> None:
         """Forget threads that did not come along."""
         self._spender.after_fork()
-        self._clerk = None
+        self._clerk, self._moving = None, set()
 
 
 def environment_of(ask: Ask, compiled: Compiled) -> str:

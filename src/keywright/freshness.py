@@ -1,10 +1,13 @@
 """How a process learns that something has changed, before it answers from memory.
 
-On SQLite every verification asks its thread's own connection for the data version of the keys file (1.5 µs). When it has
-moved, the changes since the last known one are read and what they name is evicted. The version is read before the
-changes, so that a commit in between moves it again: nothing that was committed before a verification began is missed.
+On SQLite every verification first reads the shared counter (``store.counter``): an even number that was seen before says
+that nothing was committed since. Any other number has the thread's own connection asked for the data version of the keys
+file; when that has moved, the changes since the last known one are read and what they name is evicted. Number and
+version are read before the changes, so that a commit in between moves them again: nothing that was committed before a
+verification began is missed.
 
-``docs/freshness.md`` says why this is exact, and what happens when the store is gone.
+Whoever writes the file without our lock (a shell, a restored copy) does not move the counter: so the data version is
+asked anyway, every 50 ms. ``docs/freshness.md`` says why this is exact, and what happens when the store is gone.
 """
 
 import threading
@@ -12,24 +15,35 @@ from typing import Final, Literal
 
 from keywright.cache import Cache
 from keywright.errors import Unavailable
+from keywright.store.db import Database
 from keywright.store.lookup import Lookup
 from keywright.times import SECOND
 
 Policy = Literal["serve", "refuse"]
 _NEVER: Final = -(10**18)
+#: How long the counter's word alone is taken, in microseconds.
+TRUSTED_FOR: Final = 50_000
 
 
 class Freshness:
     """Keeps a cache as fresh as the store, and says when it cannot."""
 
     def __init__(
-        self, lookup: Lookup, cache: Cache, *, on_store_loss: Policy = "serve", max_stale: int = 60
+        self,
+        database: Database,
+        lookup: Lookup,
+        cache: Cache,
+        *,
+        on_store_loss: Policy = "serve",
+        max_stale: int = 60,
     ) -> None:
         self._lookup = lookup
         self._cache = cache
         self._serve = on_store_loss == "serve"
         self._max_stale = max_stale * SECOND
         self._confirmed = _NEVER
+        self._counter = database.counter
+        self._seen = -1
         self._catching_up = threading.Lock()
 
     def check(self, now: int) -> bool:
@@ -37,6 +51,9 @@ class Freshness:
 
         Raises ``Unavailable`` where they are not.
         """
+        number = self._counter.read()
+        if number == self._seen and 0 <= now - self._confirmed < TRUSTED_FOR:
+            return False
         try:
             version = self._lookup.moved()
             if version is not None:
@@ -47,6 +64,7 @@ class Freshness:
                 return True
             raise
         self._confirmed = now
+        self._seen = -1 if number & 1 else number
         return False
 
     def _catch_up(self) -> None:
@@ -54,6 +72,10 @@ class Freshness:
             changes = self._lookup.changes(self._cache.applied)
             if changes:
                 self._cache.apply(changes)
+
+    def after_fork(self) -> None:
+        """Forget, in a child, who was catching up in the parent."""
+        self._catching_up = threading.Lock()
 
     def begin(self) -> None:
         """Start from the newest change: nothing older can be in an empty cache."""

@@ -6,12 +6,17 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from itertools import count
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
 from typing import Final, Self
 from weakref import WeakSet
 
+import msgspec
+
+from keywright import answers
 from keywright import keyring as keyrings
 from keywright import limits as arithmetic
 from keywright.answers import Answer
@@ -43,9 +48,22 @@ def wall_clock() -> int:
     return time.time_ns() // 1000
 
 
-def new_request_id() -> str:
-    """Draw a request id: 80 random bits in hex."""
-    return "req_" + token_hex(10)
+class RequestIds:
+    """Draws request ids: a part of this process's own, which is random, and a number. Nothing rests on their secrecy."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Take a part of one's own."""
+        self._prefix, self._numbers = f"req_{token_hex(6)}", count(1)
+
+    def __call__(self) -> str:
+        """The next id."""
+        return f"{self._prefix}{next(self._numbers):08x}"
+
+
+new_request_id = RequestIds()
 
 
 class Installation:
@@ -66,7 +84,9 @@ class Installation:
         self.clock = clock
         self.lookup = Lookup(database)
         self.cache = Cache(cache_size)
-        self.freshness = Freshness(self.lookup, self.cache, on_store_loss=on_store_loss, max_stale=max_stale)
+        self.freshness = Freshness(
+            database, self.lookup, self.cache, on_store_loss=on_store_loss, max_stale=max_stale
+        )
         self.meter = Meter(database)
         self.engine = Engine(database, keyring, self.lookup, self.cache, self.freshness, self.meter)
         self.keys = Keys(database, keyring, clock)
@@ -83,10 +103,20 @@ class Installation:
         self.lookup.close()
         self.database.close()
 
-    def after_fork(self) -> None:
-        """In a forked child: forget threads and connections that did not come along."""
-        self.engine.after_fork()
-        self.meter.after_fork()
+    def before_fork(self) -> None:
+        """Come to rest: no writer at work, no lock held, and no idle connection for a child to inherit."""
+        self.database.before_fork()
+        self.lookup.before_fork()
+        self.cache.before_fork()
+
+    def after_fork(self, *, child: bool) -> None:
+        """Go on. In a child: forget the threads that did not come along, and count anew."""
+        self.cache.after_fork()
+        self.database.after_fork()
+        if child:
+            self.freshness.after_fork()
+            self.engine.after_fork()
+            self.meter.after_fork()
 
     def __enter__(self) -> Self:
         return self
@@ -97,12 +127,27 @@ class Installation:
         self.close()
 
 
-def _after_fork() -> None:
+_resting: list[Installation] = []
+
+
+def _before_fork() -> None:
     for installation in list(_OPEN):
-        installation.after_fork()
+        installation.before_fork()
+        _resting.append(installation)
 
 
-os.register_at_fork(after_in_child=_after_fork)
+def _after_fork(*, child: bool) -> None:
+    if child:
+        new_request_id.after_fork()
+    while _resting:
+        _resting.pop().after_fork(child=child)
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=partial(_after_fork, child=False),
+    after_in_child=partial(_after_fork, child=True),
+)
 
 
 def open_installation(
@@ -158,11 +203,7 @@ def _keyring(database: Database, secret: str | None) -> Keyring:
         pass
     except (OSError, UnicodeDecodeError) as trouble:
         raise SecretTrouble(f"the installation's secret in {path} cannot be read: {trouble}") from None
-    if database.exists() and migrate.versions(database)["keys"] is not None:
-        raise SecretTrouble(
-            f"{database.path} exists, but its secret {path} is missing; without it no key can be verified. "
-            "Put the file back, or set KEYWRIGHT_SECRET."
-        )
+    migrate.check(database)  # before anything is made beside a file that is somebody else's
     return _make_secret(database, path)
 
 
@@ -172,17 +213,35 @@ def _make_secret(database: Database, path: Path) -> Keyring:
     lock = WriterLock(database.lock_file)
     try:
         with lock.held():
+            # Somebody who opens the same new database may have been faster, and it may even be in use already.
             if not path.exists():
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                    file.write(keyrings.draw() + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
+                if database.exists() and migrate.versions(database)["keys"] is not None:
+                    raise SecretTrouble(
+                        f"{database.path} exists, but its secret {path} is missing; without it no key can be "
+                        "verified. Put the file back, or set KEYWRIGHT_SECRET."
+                    )
+                _write_whole(path, keyrings.draw() + "\n")
     except (OSError, Unavailable) as trouble:
         raise CannotStart(f"the directory {path.parent} cannot be written to: {trouble}") from None
     finally:
         lock.close()
     return keyrings.parse(path.read_text(encoding="ascii"))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is there with all of its content or not at all, whoever reads and whatever is killed."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _bring_up_to_date(database: Database, *, may_migrate: bool) -> None:
@@ -198,7 +257,8 @@ def _bring_up_to_date(database: Database, *, may_migrate: bool) -> None:
 def _prove(database: Database, keyring: Keyring, now: int) -> None:
     with database.read() as connection:
         writes = canaries.missing(connection, keyring)
-        hanging = keys.peppers(connection) if len(keyring.peppers) > 1 or keyring.current != 1 else {}
+        # Counting reads every secret, so it is done only where an entry that there once was is missing.
+        hanging = {} if canaries.known(connection) <= set(keyring.peppers) else keys.peppers(connection)
     if writes:
         with database.write() as tx:
             canaries.check(tx, keyring, now)
@@ -230,16 +290,18 @@ class Keywright:
         environment: str | None = None,
         secret: str | None = None,
         clock: Clock = wall_clock,
+        on_store_loss: Policy = "serve",
+        max_stale: int = 60,
     ) -> None:
         """Open the database. Raises ``CannotStart``."""
-        self.installation = open_installation(database, secret=secret, clock=clock)
+        opened = open_installation(
+            database, secret=secret, clock=clock, on_store_loss=on_store_loss, max_stale=max_stale
+        )
+        self.installation = opened
         self.keyspace = keyspace
         self.environment = environment
-
-    @property
-    def keys(self) -> Keys:
-        """The verbs on keys."""
-        return self.installation.keys
+        #: The verbs on keys; a creation that names no keyspace or environment takes this object's.
+        self.keys = Keys(opened.database, opened.keyring, clock, keyspace=keyspace, environment=environment)
 
     @property
     def accounts(self) -> Accounts:
@@ -306,7 +368,12 @@ class Keywright:
 
     def answer(self, verdict: Verdict) -> Answer:
         """What to answer a refused request with: status, headers and body, verbatim."""
-        return self.installation.engine.compiled(verdict.keyspace).answers.of(verdict)
+        try:
+            return self.installation.engine.compiled(verdict.keyspace).answers.of(verdict)
+        except (
+            Unavailable
+        ):  # the store is gone, and the keyspace with it, whose words are not needed for this
+            return answers.NOWHERE.of(msgspec.structs.replace(verdict, code="unavailable"))
 
     def close(self) -> None:
         """Write what was counted and close the database."""

@@ -14,7 +14,7 @@ from keywright.errors import Invalid
 from keywright.model import Limit, LimitState
 from keywright.times import SECOND, parse_span, say_span, to_datetime
 
-LARGEST: Final = 10**15
+LARGEST: Final = 10**15 - 1  # the largest integer of a structured field (RFC 9651 3.3.1)
 LARGEST_COST: Final = 10**9
 LONGEST_WINDOW: Final = 31 * 86_400  # seconds
 MOST: Final = 10  # limits on one holder
@@ -75,8 +75,6 @@ def _read_one(item: Any, path: str) -> Limit:
 
 def checked(limit: Limit, *, path: str) -> Limit:
     """The limit itself, if it makes sense. Raises ``Invalid``."""
-    if not isinstance(limit.name, str) or not _NAME.match(limit.name):
-        raise Invalid("is lower-case letters, digits, - and _, 40 at most", path=f"{path}.name")
     if limit.kind not in ("quota", "rate", "credits"):
         raise Invalid("is quota, rate or credits", path=f"{path}.kind")
     if isinstance(limit.limit, bool) or not isinstance(limit.limit, int) or not 0 <= limit.limit <= LARGEST:
@@ -87,6 +85,9 @@ def checked(limit: Limit, *, path: str) -> Limit:
         raise Invalid(f"is seconds, from 1 to {LONGEST_WINDOW}", path=f"{path}.per")
     if limit.kind == "credits" and limit.per is not None:
         raise Invalid("credits are not per anything", path=f"{path}.per")
+    # last, since a name that was left out is made of what comes before
+    if not isinstance(limit.name, str) or not _NAME.match(limit.name):
+        raise Invalid("is lower-case letters, digits, - and _, 40 at most", path=f"{path}.name")
     return limit
 
 

@@ -54,9 +54,10 @@ class Meter:
     ) -> None:
         """Count one verdict. ``key`` is ``None`` where nobody was proven."""
         key_id, account_id = (key.id, key.account_id) if key is not None else ("", "")
-        where = self._told_apart(key_id, resource) if resource else ""
-        counted = (key_id, keyspace, environment, account_id, now - now % _MINUTE, code, where)
+        minute = now - now % _MINUTE
         with self._lock:
+            where = self._told_apart(key_id, resource) if resource else ""
+            counted = (key_id, keyspace, environment, account_id, minute, code, where)
             self._counts[counted] = self._counts.get(counted, 0) + 1
             self._at = now
         if self._thread is None:
@@ -64,7 +65,8 @@ class Meter:
 
     def seen(self, key_id: str, n: int, ip: str | None, now: int) -> None:
         """Note that a secret was used."""
-        self._seen[key_id, n] = (now, ip)
+        with self._lock:
+            self._seen[key_id, n] = (now, ip)
 
     def flush(self) -> bool:
         """Carry over what was counted; ``False`` where the store does not answer and it is kept for the next time."""
@@ -83,18 +85,30 @@ class Meter:
             return True
 
     def close(self) -> None:
-        """Stop the thread and flush what is left."""
+        """Stop the thread and flush what is left; where the store does not answer, that is lost."""
         self._stop.set()
         if self._thread is not None and self._thread.is_alive():
             self._thread.join()
         self._thread = None
-        while self.flush() and self._counts:
-            pass
+        while self.flush():
+            if not self._counts and not self._seen:
+                self._take_leave()
+                return
 
     def after_fork(self) -> None:
         """Start anew in a child: the parent flushes its own counts."""
         self._flushing, self._stop, self._thread = threading.Lock(), threading.Event(), None
         self._begin()
+
+    def _take_leave(self) -> None:
+        """Remove the mark of the last batch: nobody will send it again."""
+        if self._batch == 0:
+            return
+        try:
+            with self._flushing, self._database.write("usage") as tx:
+                usage.forget_worker(tx, self._worker)
+        except Unavailable:
+            return
 
     def _told_apart(self, key_id: str, resource: str) -> str:
         known = self._resources.setdefault(key_id, set())

@@ -8,6 +8,7 @@ public id beside ``X-API-SECRET`` and the whole token beside ``x-api-user``, and
 """
 
 import binascii
+import re
 from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
@@ -98,7 +99,7 @@ MALFORMED: Final = Unproven("invalid", "malformed")
 class Reader:
     """Reads the credentials of one keyspace out of requests. Made once per definition, used for every request."""
 
-    __slots__ = ("_accepted", "_carriers", "_dotted", "_lone", "_names", "_pairs")
+    __slots__ = ("_accepted", "_carriers", "_dotted", "_lone", "_parameter")
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._accepted = frozenset(keyspace.schemes)
@@ -108,11 +109,11 @@ class Reader:
         if self._lone:
             carriers.add(self._lone)
         #: header name -> itself, or ``_TWIN`` for a spelling with underscores that some frontends fold into it
-        self._carriers: dict[bytes, bytes] = {name: name for name in carriers}
-        for name in carriers:
-            self._carriers.setdefault(name.replace(b"-", b"_"), _TWIN)
-        #: carriers as the name of a parameter in a URL, without separators
-        self._names = frozenset(_bare(name) for name in carriers)
+        self._carriers: dict[bytes, bytes] = {twin: _TWIN for name in carriers for twin in _twins(name)}
+        self._carriers.update((name, name) for name in carriers)
+        #: a carrier as the name of a parameter in a URL, with or without separators
+        names = b"|".join(b"[-_]?".join(map(re.escape, name.split(b"-"))) for name in sorted(carriers))
+        self._parameter = re.compile(rb"[?&;](?:" + names + rb")(?:=|&|;|\Z)", re.IGNORECASE)
 
     def read(self, headers: Headers, url: str | bytes | None = None) -> Presented | Unproven:
         """Find the one credential of a request, or say why there is none to prove.
@@ -124,9 +125,7 @@ class Reader:
         for name, value in headers:
             carrier = carriers.get(name)
             if carrier is None:
-                if b"_" not in name or carriers.get(name.replace(b"_", b"-")) is None:
-                    continue
-                carrier = _TWIN
+                continue
             if carrier is _TWIN:
                 return UNDERSCORE
             if carrier in found:
@@ -171,15 +170,13 @@ class Reader:
 
     def _in_url(self, url: str | bytes) -> bool:
         raw = url.encode("utf-8", "surrogatepass") if isinstance(url, str) else url
-        _, mark, query = raw.partition(b"?")
-        if mark:
-            for part in query.replace(b";", b"&").split(b"&"):
-                if _bare(unquote_to_bytes(part.partition(b"=")[0]).lower()) in self._names:
-                    return True
+        if b"%" in raw:
+            raw = unquote_to_bytes(unquote_to_bytes(raw))
+        if b"?" in raw and self._parameter.search(raw) is not None:
+            return True
         if len(raw) < 40:
             return False
-        text = unquote_to_bytes(unquote_to_bytes(raw)).decode("latin-1")
-        return INSIDE.search(text) is not None or (self._dotted and INSIDE_DOTTED.search(text) is not None)
+        return INSIDE.search(raw) is not None or (self._dotted and INSIDE_DOTTED.search(raw) is not None)
 
 
 def accepted_sets(keyspace: Keyspace) -> list[str]:
@@ -206,6 +203,16 @@ def from_mapping(
     return [(_bytes(name).lower(), _bytes(value)) for name, value in pairs]
 
 
+def _twins(name: bytes) -> list[bytes]:
+    """A header's name with underscores in the place of some or all of its hyphens, and itself."""
+    twins = [b""]
+    for part in name.split(b"-"):
+        twins = (
+            [head + joint + part for head in twins for joint in (b"-", b"_")] if twins != [b""] else [part]
+        )
+    return twins
+
+
 def _bytes(text: str | bytes) -> bytes:
     if isinstance(text, bytes):
         return text
@@ -213,10 +220,6 @@ def _bytes(text: str | bytes) -> bytes:
         return text.encode("latin-1")
     except UnicodeEncodeError:
         return text.encode("utf-8", "surrogatepass")
-
-
-def _bare(name: bytes) -> bytes:
-    return name.replace(b"-", b"").replace(b"_", b"")
 
 
 def _authorization(scheme: str, value: bytes) -> Presented | Unproven:
@@ -237,14 +240,12 @@ def _authorization(scheme: str, value: bytes) -> Presented | Unproven:
 
 
 def _token(scheme: str, value: bytes, username: bytes | None = None) -> Presented | Unproven:
-    if not value:
-        return MISSING
-    if b"," in value or (username is not None and b"," in username):
+    if username is not None and b"," in username:
         return TWO
-    if len(value) > LONGEST:
-        return MALFORMED
-    spelled = parse_token(value)
-    return MALFORMED if spelled is None else Presented(scheme, spelled, username)
+    spelled = parse_token(value) if len(value) <= LONGEST else None
+    if spelled is not None:
+        return Presented(scheme, spelled, username)
+    return MISSING if not value else TWO if b"," in value else MALFORMED
 
 
 def _pair(scheme: str, key_id: bytes, secret: bytes) -> Presented | Unproven:

@@ -4,9 +4,11 @@ Every setting may come from ``KEYWRIGHT_<NAME>``; a confidential one also from t
 names. The reference page is made from this table.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
-from ipaddress import ip_network
+from difflib import get_close_matches
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,7 +22,7 @@ class Setting(NamedTuple):
     """One setting: its name, how its text is read, its default as text, and a sentence about it."""
 
     name: str
-    kind: str  # text, number, networks, choice:a,b
+    kind: str  # text, address (of a server), database, networks, number:LEAST-MOST, choice:a,b
     default: str
     sentence: str
     confidential: bool = False
@@ -28,7 +30,10 @@ class Setting(NamedTuple):
 
 SETTINGS: Final = (
     Setting(
-        "database", "text", "sqlite:///keywright.db", "Where the keys are: sqlite:///FILE or postgresql://…"
+        "database",
+        "database",
+        "sqlite:///keywright.db",
+        "Where the keys are: sqlite:///FILE or postgresql://…",
     ),
     Setting(
         "secret",
@@ -38,9 +43,12 @@ SETTINGS: Final = (
         confidential=True,
     ),
     Setting("host", "text", "127.0.0.1", "The address that the server listens on."),
-    Setting("port", "number", "8700", "The port that the server listens on."),
+    Setting("port", "number:0-65535", "8700", "The port that the server listens on; 0 is any that is free."),
     Setting(
-        "public_url", "text", "", "How clients reach the server; with https:// plain HTTP is refused unread."
+        "public_url",
+        "address",
+        "",
+        "How clients reach the server; with https:// plain HTTP is refused unread.",
     ),
     Setting(
         "trusted_proxies",
@@ -48,7 +56,7 @@ SETTINGS: Final = (
         "",
         "Networks of proxies whose word on client address and scheme is believed.",
     ),
-    Setting("cache_size", "number", "100000", "How many keys a process remembers."),
+    Setting("cache_size", "number:1-100000000", "100000", "How many keys a process remembers."),
     Setting(
         "on_store_loss",
         "choice:serve,refuse",
@@ -56,10 +64,18 @@ SETTINGS: Final = (
         "What is done with remembered keys when the store is gone.",
     ),
     Setting(
-        "max_stale", "number", "60", "For how many seconds remembered keys are served when the store is gone."
+        "max_stale",
+        "number:0-86400",
+        "60",
+        "For how many seconds remembered keys are served when the store is gone.",
     ),
 )
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
+#: Variables of the environment that begin with KEYWRIGHT_ and are no settings.
+OTHERS: Final = {
+    "KEYWRIGHT_CONFIG": "The TOML file of settings, where --config names none.",
+    "KEYWRIGHT_DEBUG": "1 makes the command log all it does, and show where a fault of its own arose.",
+}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,57 +92,182 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_stale: int
     origins: dict[str, str]
 
+    def __repr__(self) -> str:
+        return f"Settings(database={self.shown('database')!r}, …)"
+
     @property
     def base_url(self) -> str:
         """The address that examples show."""
-        return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
+        return self.public_url.rstrip("/") or self.address(self.port)
+
+    def address(self, port: int) -> str:
+        """Where this machine reaches the server on a port."""
+        return f"http://[{self.host}]:{port}" if ":" in self.host else f"http://{self.host}:{port}"
+
+    def shown(self, name: str) -> str:
+        """A value as it may be shown: the installation's secret never, nor a database's password."""
+        value = getattr(self, name)
+        if _BY_NAME[name].confidential:
+            return "(set, not shown)" if value else ""
+        if isinstance(value, tuple):
+            return ", ".join(str(item) for item in value)
+        return _PASSWORD.sub(r"\1***@", value) if name == "database" else str(value)
+
+
+_PASSWORD: Final = re.compile(r"(//[^:/@]*:).*@")
+
+
+def variable(setting: Setting) -> str:
+    """The variable of the environment that sets it."""
+    return f"KEYWRIGHT_{setting.name.upper()}"
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None) -> Settings:
-    """Read the settings. A flag that is ``None`` was not given. Raises ``CannotStart`` with the setting's name."""
+    """Read the settings. A flag that is ``None`` was not given, a variable that is empty was not set.
+
+    Raises ``CannotStart`` with the setting's name and where its value came from.
+    """
     written = _file(file)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for setting in SETTINGS:
-        text, origin = _text(setting, flags, environ, written)
-        values[setting.name] = _read(setting, text)
+        text, origin = _text(setting, flags, environ, written, file)
+        try:
+            values[setting.name] = _read(setting, text)
+        except ValueError as wrong:
+            raise CannotStart(f"setting {setting.name} (from {origin}): {wrong}") from None
         origins[setting.name] = origin
     return Settings(**values, origins=origins)
 
 
+def unknown(environ: Mapping[str, str]) -> list[str]:
+    """Variables that begin as ours do and are none: most likely a setting that is spelled wrong."""
+    known = {variable(setting) for setting in SETTINGS} | set(OTHERS)
+    known |= {f"{variable(setting)}_FILE" for setting in SETTINGS if setting.confidential}
+    return sorted(name for name in environ if name.startswith("KEYWRIGHT_") and name not in known)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def weigh(found: Settings) -> list[str]:
+    """What is wrong with settings that are good one by one, a sentence each."""
+    wrong = []
+    if not is_loopback(found.host) and not found.public_url:
+        wrong.append(
+            f"host {found.host} can be reached from outside, and public_url is not set: serve refuses it"
+        )
+    if found.public_url.startswith("https://") and not found.trusted_proxies:
+        wrong.append(
+            "public_url is https, and trusted_proxies names nobody who could say that a request came by https: "
+            "every request is refused"
+        )
+    return wrong
+
+
+def reference() -> str:
+    """The page that explains every setting, in Markdown."""
+    lines = [
+        "# Settings",
+        "",
+        "A flag of the command wins over a variable of the environment, that over the TOML file which `--config` names, that",
+        "over the default. `keywright config show` prints what is in force and where each value comes from;",
+        "`keywright config check` says what is wrong.",
+        "",
+        "| in TOML | variable | kind | default | |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for setting in SETTINGS:
+        named = f"`{variable(setting)}`" + (
+            f", or a file in `{variable(setting)}_FILE`" if setting.confidential else ""
+        )
+        default = f"`{setting.default}`" if setting.default else ""
+        lines.append(
+            f"| `{setting.name}` | {named} | {_say_kind(setting)} | {default} | {setting.sentence} |"
+        )
+    lines += ["", "Two more variables are read by the command alone:", "", "| variable | |", "| --- | --- |"]
+    lines += [f"| `{name}` | {sentence} |" for name, sentence in OTHERS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _say_kind(setting: Setting) -> str:
+    kind, _, more = setting.kind.partition(":")
+    match kind:
+        case "number":
+            return "a number from {} to {}".format(*more.split("-"))
+        case "choice":
+            return " or ".join(f"`{choice}`" for choice in more.split(","))
+        case "networks":
+            return "networks, in TOML a list, elsewhere with commas between"
+        case "address":
+            return "an address, `https://…`"
+        case "database":
+            return "an address of a database"
+        case _:
+            return "text"
+
+
 def _text(
-    setting: Setting, flags: Mapping[str, Any], environ: Mapping[str, str], written: Mapping[str, Any]
+    setting: Setting,
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    written: Mapping[str, Any],
+    file: Path | None,
 ) -> tuple[str, str]:
     if flags.get(setting.name) is not None:
-        return str(flags[setting.name]), "flag"
-    variable = f"KEYWRIGHT_{setting.name.upper()}"
-    if variable in environ:
-        return environ[variable], variable
-    if setting.confidential and f"{variable}_FILE" in environ:
-        path = Path(environ[f"{variable}_FILE"])
+        return str(flags[setting.name]), f"--{setting.name.replace('_', '-')}"
+    named = variable(setting)
+    if environ.get(named):
+        return environ[named], named
+    if setting.confidential and environ.get(f"{named}_FILE"):
+        path = Path(environ[f"{named}_FILE"])
         try:
-            return path.read_text(encoding="utf-8").strip(), f"{variable}_FILE"
-        except (OSError, UnicodeDecodeError) as trouble:
-            raise CannotStart(f"{variable}_FILE: {path} cannot be read: {trouble}") from None
+            return path.read_text(encoding="utf-8").strip(), f"{named}_FILE"
+        except OSError as trouble:
+            raise CannotStart(f"{named}_FILE: {path} cannot be read: {trouble.strerror}") from None
+        except UnicodeDecodeError:
+            raise CannotStart(f"{named}_FILE: {path} is not text") from None
     if setting.name in written:
-        value = written[setting.name]
-        return ",".join(value) if isinstance(value, list) else str(value), "file"
+        return _written(setting, written[setting.name]), str(file)
     return setting.default, "default"
 
 
+def _written(setting: Setting, value: Any) -> str:
+    if setting.kind == "networks" and isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    wanted = int if setting.kind.startswith("number") else str
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise CannotStart(f"setting {setting.name} (from the settings file): is {_say_kind(setting)}")
+    return str(value)
+
+
 def _read(setting: Setting, text: str) -> Any:
-    if setting.kind == "number":
-        if not text.isascii() or not text.isdigit() or len(text) > 9:
-            raise CannotStart(f"setting {setting.name}: {text[:40]!r} is not a number")
-        return int(text)
-    if setting.kind == "networks":
-        try:
+    kind, _, more = setting.kind.partition(":")
+    match kind:
+        case "number":
+            least, most = (int(bound) for bound in more.split("-"))
+            if not text.isascii() or not text.isdigit() or len(text) > 12 or not least <= int(text) <= most:
+                raise ValueError(f"{text[:40]!r} is not a number from {least} to {most}")
+            return int(text)
+        case "networks":
             return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
-        except ValueError as wrong:
-            raise CannotStart(f"setting {setting.name}: {wrong}") from None
-    if setting.kind.startswith("choice:") and text not in setting.kind[7:].split(","):
-        raise CannotStart(f"setting {setting.name}: {text[:40]!r} is none of {setting.kind[7:]}")
+        case "choice" if text not in more.split(","):
+            raise ValueError(f"{text[:40]!r} is none of {more.replace(',', ', ')}")
+        case "address" if text and not _ADDRESS.match(text):
+            raise ValueError(f"{text[:80]!r} is not an address such as https://keys.example.com")
+        case "database" if not text.startswith(("sqlite:///", "postgresql://")):
+            raise ValueError("is not sqlite:///FILE or postgresql://…")
     return text
+
+
+_ADDRESS: Final = re.compile(r"\Ahttps?://[^\s/?#@]+(/[^\s?#]*)?\Z")
 
 
 def _file(file: Path | None) -> Mapping[str, Any]:
@@ -134,9 +275,13 @@ def _file(file: Path | None) -> Mapping[str, Any]:
         return {}
     try:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as trouble:
-        raise CannotStart(f"the settings file {file} cannot be read: {trouble}") from None
+    except OSError as trouble:
+        raise CannotStart(f"the settings file {file} cannot be read: {trouble.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as broken:
+        raise CannotStart(f"the settings file {file} is not TOML: {broken}") from None
     for name in written:
         if name not in _BY_NAME:
-            raise CannotStart(f"the settings file {file} has the unknown setting {name!r}")
+            near = get_close_matches(name, _BY_NAME, 1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise CannotStart(f"the settings file {file} has the unknown setting {name!r}{meant}")
     return written

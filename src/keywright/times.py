@@ -11,6 +11,10 @@ DAY = 86_400  # seconds
 LATEST = 253_402_300_799 * SECOND
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: RFC 3339 5.6, its offset optional so that a missing one can be told of. ``fromisoformat`` alone reads far more.
+_TIME = re.compile(
+    r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})?\Z"
+)
 _SPAN = re.compile(r"\A([0-9]{1,9})(s|m|h|d|w|y)\Z")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY, "y": 365 * DAY}
 
@@ -31,7 +35,7 @@ def parse_instant(text: str, *, path: str = "") -> int:
     Raises ``Invalid``.
     """
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper() if _TIME.match(text) else "")
     except ValueError:
         raise Invalid("is not an RFC 3339 time such as 2027-01-31T00:00:00Z", path=path) from None
     return instant_of(moment, path=path)
@@ -42,7 +46,7 @@ def instant_of(moment: datetime, *, path: str = "") -> int:
     if moment.tzinfo is None:
         raise Invalid("needs an offset from UTC, such as a final Z", path=path)
     try:
-        return (moment - _EPOCH) // timedelta(microseconds=1)
+        return (moment.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
     except OverflowError:
         raise Invalid("is out of range", path=path) from None
 

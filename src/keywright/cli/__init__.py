@@ -1,14 +1,20 @@
 """The command: one file a noun, imported only when it is used.
 
-Exit codes: 0 done, 1 refused (not found, invalid, in conflict), 2 wrong usage, 3 the installation cannot be opened.
+Exit codes: 0 done, 1 refused (not found, invalid, in conflict), 2 wrong usage, 3 the installation cannot be opened or
+does not answer, 4 a fault of Keywright's own, 130 stopped with Ctrl-C.
 """
 
-import sys
+import errno
+import logging
+import os
+from collections.abc import Sequence
 from importlib import import_module
 
 import click
 
 from keywright import __version__
+from keywright.cli.opening import InOrder, printable
+from keywright.errors import CannotStart, KeywrightError, Unavailable
 
 #: Every command and where it lives. The help is said here, so that listing them imports nothing.
 COMMANDS = {
@@ -21,10 +27,11 @@ COMMANDS = {
     "audit": ("audit", "Read and prove the audit trail."),
     "explain": ("explain", "Say what is wrong with pasted request headers."),
     "doctor": ("doctor", "Check this installation."),
+    "config": ("config", "Settings: their values, where each comes from, what each means."),
 }
 
 
-class Lazy(click.Group):
+class Lazy(InOrder):
     """A group whose commands are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -54,19 +61,68 @@ def keywright() -> None:
     """
 
 
-def main() -> None:
-    """Run the command, and say an error in one line."""
-    from keywright.errors import CannotStart, KeywrightError
-
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and say how it ended. An error is one line on standard error, never a traceback."""
+    debugging = os.environ.get("KEYWRIGHT_DEBUG", "0") not in ("", "0")
+    if debugging:
+        logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
     try:
-        keywright.main(prog_name="keywright", standalone_mode=True)
-    except CannotStart as trouble:
-        click.echo(f"keywright: {trouble}", err=True)
-        sys.exit(3)
-    except KeywrightError as trouble:
-        click.echo(f"keywright: {trouble}", err=True)
-        sys.exit(1)
+        ended = keywright.main(
+            None if arguments is None else list(arguments), prog_name="keywright", standalone_mode=False
+        )
+    except click.ClickException as wrong:
+        _say_wrong(wrong)
+        return wrong.exit_code
+    except click.Abort as stopped:
+        _say("stopped" if isinstance(stopped.__cause__, KeyboardInterrupt) else "nothing was changed")
+        return 130 if isinstance(stopped.__cause__, KeyboardInterrupt) else 1
+    except (CannotStart, Unavailable) as trouble:
+        _say(str(trouble))
+        return 3
+    except KeywrightError as refused:
+        _say(_in_flags(refused))
+        return 1
+    except Exception as fault:
+        if debugging:
+            raise
+        if isinstance(fault, OSError) and fault.errno == errno.EPIPE:
+            return 1
+        _say(f"{type(fault).__name__}: {fault}".splitlines()[0][:300])
+        _say("this should not happen; with KEYWRIGHT_DEBUG=1 it says where it did")
+        return 4
+    return ended if isinstance(ended, int) else 0
 
 
-if __name__ == "__main__":
-    main()
+#: Fields of a request, and the flags that fill them.
+_FLAGS = {
+    "limits": "--limit",
+    "scopes": "--scope",
+    "allowed_ips": "--allow-ip",
+    "expires_at": "--expires",
+    "grace_seconds": "--grace",
+    "username": "username",
+    "name": "name",
+}
+
+
+def _in_flags(refused: Exception) -> str:
+    """A refusal in the words of the command line: the field at fault by its flag."""
+    path = getattr(refused, "path", "")
+    if not path or path.startswith("--") or type(refused).__name__ == "ProfileError":
+        return str(refused)
+    field = path.partition("[")[0]
+    return f"{_FLAGS.get(field, f'--{field}')}: {getattr(refused, 'reason', refused)}"
+
+
+def _say_wrong(wrong: click.ClickException) -> None:
+    if isinstance(wrong, click.exceptions.NoArgsIsHelpError):
+        wrong.show()
+        return
+    _say(wrong.format_message())
+    if isinstance(wrong, click.UsageError) and wrong.ctx is not None:
+        click.echo(f"More: {wrong.ctx.command_path} --help", err=True)
+
+
+def _say(text: str) -> None:
+    for place, line in enumerate(text.splitlines()):
+        click.echo(f"{'' if place else 'keywright: '}{printable(line)}", err=True)

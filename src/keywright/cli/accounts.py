@@ -1,18 +1,29 @@
 """``keywright accounts``: the verbs on accounts."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from keywright import limits, shown
-from keywright.cli.opening import actor, as_json, opened, print_json, print_record, print_table, where
-from keywright.model import Account
+from keywright.cli.opening import (
+    InOrder,
+    actor,
+    as_json,
+    opened,
+    print_json,
+    print_line,
+    print_record,
+    print_table,
+    where,
+)
+
+if TYPE_CHECKING:
+    from keywright.model import Account
 
 
-@click.group("accounts")
+@click.group("accounts", cls=InOrder)
 def command() -> None:
-    """Create, suspend and activate accounts."""
+    """Create, suspend and activate accounts. An account is a customer, whose keys they are."""
 
 
 @command.command("create")
@@ -25,7 +36,7 @@ def command() -> None:
 def create(
     username: str, name: str | None, shared: tuple[str, ...], *, pending: bool, as_json: bool, **given: Any
 ) -> None:
-    """Make an account."""
+    """Make an account, active unless --pending is said."""
     with opened(given["database"], given["config"]) as installation:
         made = installation.accounts.create(
             username, name=name, pending=pending, limits_=shared, actor=actor()
@@ -34,14 +45,16 @@ def create(
 
 
 @command.command("list")
-@click.option("--state", type=click.Choice(["pending", "active", "suspended"]))
+@click.option("--state", type=click.Choice(["pending", "active", "suspended"]), help="In one state.")
 @click.option("--search", "q", help="Part of a username or name.")
 @click.option("--cursor", help="Where the last page ended.")
-@click.option("--limit", type=click.IntRange(1, 200), default=50)
+@click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many.  [50]")
 @as_json
 @where
 def list_accounts(database: str | None, config: Path | None, *, as_json: bool, **narrow: Any) -> None:
     """List accounts."""
+    from keywright import shown
+
     with opened(database, config) as installation:
         page = installation.accounts.list(**narrow)
     if as_json:
@@ -61,15 +74,16 @@ def list_accounts(database: str | None, config: Path | None, *, as_json: bool, *
 @where
 def get(username: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
     """Show one account."""
+    from keywright import limits, shown
+
     with opened(database, config) as installation:
         account = installation.accounts.get(username)
-    if as_json:
-        print_json(shown.account(account))
-        return
     record = shown.account(account)
-    shared = [limits.spell(limit) for limit in account.limits]
+    if as_json:
+        print_json(record)
+        return
     print_record([(field, record[field]) for field in ("id", "username", "name", "state", "created_at")])
-    print_record([("limits", shared)])
+    print_record([("limits", [limits.spell(limit) for limit in account.limits])])
 
 
 @command.command("limit")
@@ -108,7 +122,10 @@ def activate(username: str, database: str | None, config: Path | None, *, as_jso
         _show(installation.accounts.activate(username, actor=actor()), "activated", as_json=as_json)
 
 
-def _show(account: Account, done: str, *, as_json: bool) -> None:
-    print_json(shown.account(account)) if as_json else click.echo(
-        f"{done}: {account.username}, {account.state}"
-    )
+def _show(account: "Account", done: str, *, as_json: bool) -> None:
+    from keywright import shown
+
+    if as_json:
+        print_json(shown.account(account))
+    else:
+        print_line(f"{done}: {account.username}, {account.state}")

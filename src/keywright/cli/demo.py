@@ -12,21 +12,21 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
-from typing import Final, NamedTuple
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import click
 
-from keywright import profiles
-from keywright.cli.opening import actor, settings
+from keywright.cli.opening import actor
 from keywright.errors import CannotStart
-from keywright.installation import Keywright
-from keywright.model import Issued
-from keywright.presentations import curl, presentations
-from keywright.profiles import MANAGEMENT_SCOPES
+
+if TYPE_CHECKING:
+    from keywright.installation import Keywright
+    from keywright.model import Issued
 
 
 class System(NamedTuple):
@@ -61,53 +61,63 @@ def command(*, again: bool, port: int) -> None:
         from keywright.server import app
     except ModuleNotFoundError as missing:
         raise CannotStart(f"{missing.name} is not installed: pip install 'keywright[server]'") from None
+    signal.signal(signal.SIGTERM, _leave)
+    for gone in _demos(running=False):
+        shutil.rmtree(gone, ignore_errors=True)
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
+        (directory / "pid").write_text(str(os.getpid()), encoding="ascii")
         _run(app, directory, port)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)  # on the way out everything is thrown away
+
+
 def _run(app: ModuleType, directory: Path, port: int) -> None:
     import uvloop
+
+    from keywright import settings
+    from keywright.installation import Keywright
 
     url = f"sqlite:///{directory / 'demo.db'}"
     first = _free(port)
     second = _free(first.getsockname()[1] + 1)
+    # What this shell sets for an installation of its own must not reach into this one.
+    found = settings.load({"database": url, "port": first.getsockname()[1]}, {})
     with Keywright(url) as kw:
-        found = settings(url, port=first.getsockname()[1])
-        servers = (
+        servers = [
             (app.server(app.build(Keywright(url).installation, found)), first),
             (app.server(_example().build(kw)), second),
-        )
+        ]
         issued = _furnish(kw)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(servers, kw, issued, directory))
+            runner.run(_serve(app, servers, kw, issued, directory))
 
 
-async def _serve(servers: tuple, kw: Keywright, issued: dict[str, Issued], directory: Path) -> None:  # type: ignore[type-arg]
-    tasks = [asyncio.create_task(server.serve(sockets=[taken])) for server, taken in servers]
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        for server, _ in servers:
-            server.should_exit = True
-
-    while not all(server.started for server, _ in servers):  # noqa: ASYNC110  # uvicorn offers no event to wait for
-        await asyncio.sleep(0.01)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+async def _serve(
+    app: ModuleType,
+    servers: list[tuple[Any, socket.socket]],
+    kw: "Keywright",
+    issued: "dict[str, Issued]",
+    directory: Path,
+) -> None:
+    serving = asyncio.create_task(app.serve(servers))
     ports = [taken.getsockname()[1] for _, taken in servers]
     text = await asyncio.to_thread(_tell, kw, issued, *ports)
     (directory / "printed.txt").write_text(text, encoding="utf-8")
-    (directory / "pid").write_text(str(os.getpid()), encoding="ascii")
-    click.echo(text, nl=False)
-    sys.stdout.flush()
-    await asyncio.gather(*tasks)
+    with suppress(BrokenPipeError):
+        click.echo(text, nl=False)
+        sys.stdout.flush()
+    await serving
 
 
-def _furnish(kw: Keywright) -> dict[str, Issued]:
+def _furnish(kw: "Keywright") -> "dict[str, Issued]":
     """Make the keyspaces, an account and a key for each, and a management key; by profile name."""
+    from keywright import profiles
+
     made = {}
     for system in SYSTEMS:
         kw.keyspaces.apply(profiles.source(system.profile), actor=actor())
@@ -120,12 +130,16 @@ def _furnish(kw: Keywright) -> dict[str, Issued]:
             access="all",
             actor=actor(),
         )
-    made["keywright"] = kw.keys.create_management(name="Demo", scopes=list(MANAGEMENT_SCOPES), actor=actor())
+    made["keywright"] = kw.keys.create_management(
+        name="Demo", scopes=list(profiles.MANAGEMENT_SCOPES), actor=actor()
+    )
     return made
 
 
-def _tell(kw: Keywright, issued: dict[str, Issued], keywright_port: int, host_port: int) -> str:
+def _tell(kw: "Keywright", issued: "dict[str, Issued]", keywright_port: int, host_port: int) -> str:
     """What is printed. Each line is tried on the way, and what it came to is what is said of it."""
+    from keywright.presentations import presentations
+
     keywright_url, host_url = f"http://127.0.0.1:{keywright_port}", f"http://127.0.0.1:{host_port}"
     token = issued["keywright"].credential.token.reveal()
     lines = [
@@ -153,6 +167,8 @@ def _tell(kw: Keywright, issued: dict[str, Issued], keywright_port: int, host_po
 
 def _tried(headers: dict[str, str], url: str, how: str = "") -> list[str]:
     """A curl line under what it was answered with just now; a refusal with its body."""
+    from keywright.presentations import curl
+
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=10)
     try:
@@ -204,12 +220,28 @@ def _example() -> ModuleType:
 
 
 def _printed() -> str:
-    """What the newest demo that still runs has printed. Only directories of our own are looked at."""
-    found = [
-        path for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*") if path.stat().st_uid == os.getuid()
-    ]
-    for directory in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
-        with suppress(OSError, ValueError):
-            os.kill(int((directory / "pid").read_text(encoding="ascii")), 0)
+    """What the newest demo that still runs has printed."""
+    for directory in _demos(running=True):
+        with suppress(OSError):
             return (directory / "printed.txt").read_text(encoding="utf-8")
     raise CannotStart("no demo is running; start one with keywright demo")
+
+
+def _demos(*, running: bool) -> Iterator[Path]:
+    """The directories of demos that run, or that were killed; newest first, and only those that are this user's."""
+    found = Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")
+    mine = [path for path in found if path.lstat().st_uid == os.getuid() and not path.is_symlink()]
+    for directory in sorted(mine, key=lambda path: path.stat().st_mtime, reverse=True):
+        with suppress(OSError, ValueError):
+            if _runs(int((directory / "pid").read_text(encoding="ascii"))) == running:
+                yield directory
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

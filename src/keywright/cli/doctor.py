@@ -1,21 +1,22 @@
 """``keywright doctor``: is this installation well?"""
 
+import os
 import shutil
-import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from keywright import __version__, profiles
-from keywright.cli.opening import as_json, print_json, settings, where
+from keywright import __version__
+from keywright.cli.opening import as_json, print_json, printable, settings, where
 from keywright.errors import CannotStart, KeywrightError
-from keywright.installation import Installation, open_installation
-from keywright.settings import SETTINGS, Settings
-from keywright.store import keys, migrate
-from keywright.store.schema import HEADS
+from keywright.times import SECOND, rfc3339
+
+if TYPE_CHECKING:
+    from keywright.installation import Installation
+    from keywright.settings import Settings
 
 #: SQLite's WAL-reset fault is mended from here on; before, the writers' lock keeps it away.
 MENDED = (3, 51, 3)
@@ -33,66 +34,73 @@ class Finding(NamedTuple):
 @click.command("doctor")
 @as_json
 @where
-def command(database: str | None, config: Path | None, *, as_json: bool) -> None:
+def command(database: str | None, config: Path | None, *, as_json: bool) -> int:
     """Check this installation. Changes nothing; the exit code is 1 where something is wrong."""
-    found = settings(database, config)
-    findings = list(examine(found))
+    findings = list(_from_the_beginning(database, config))
+    well = all(finding.level != "error" for finding in findings)
     if as_json:
-        print_json({"items": [finding._asdict() for finding in findings]})
+        print_json({"ok": well, "items": [finding._asdict() for finding in findings]})
     else:
         colours = {"ok": "green", "warning": "yellow", "error": "red"}
         for finding in findings:
-            click.echo(
-                f"{click.style(f'{finding.level:<8}', fg=colours[finding.level])}{finding.check:<10} {finding.says}"
-            )
-    raise SystemExit(1 if any(finding.level == "error" for finding in findings) else 0)
+            level = click.style(f"{finding.level:<8}", fg=colours[finding.level])
+            click.echo(f"{level}{finding.check:<10} {printable(finding.says)}")
+    return 0 if well else 1
 
 
-def examine(found: Settings) -> Iterator[Finding]:
-    """Look at everything, in the order in which it can go wrong."""
+def _from_the_beginning(database: str | None, config: Path | None) -> Iterator[Finding]:
     yield Finding("version", "ok", f"keywright {__version__}")
-    for setting in SETTINGS:
-        value = "set" if setting.confidential and found.secret else getattr(found, setting.name)
-        if found.origins[setting.name] != "default":
-            yield Finding("settings", "ok", f"{setting.name} = {value} (from {found.origins[setting.name]})")
+    try:
+        found = settings(database, config)
+    except CannotStart as wrong:
+        yield Finding("settings", "error", str(wrong))
+        return
+    yield from examine(found)
+
+
+def examine(found: "Settings") -> Iterator[Finding]:
+    """Look at everything, in the order in which it can go wrong."""
+    yield from _settings(found)
     if found.database.startswith("sqlite"):
         yield from _sqlite(found)
-    if _is_new(found):
-        yield Finding("database", "error", f"{found.database} does not exist; any other command makes it")
-        return
+        if not _path(found).exists():
+            yield Finding("database", "error", f"{_path(found)} does not exist; any other command makes it")
+            return
     try:
-        with open_installation(
-            found.database, secret=found.secret or None, may_migrate=False
-        ) as installation:
-            yield from _installation(installation)
-    except CannotStart as trouble:
+        yield from _database(found)
+    except KeywrightError as trouble:
         yield Finding("database", "error", str(trouble))
 
 
-def _is_new(found: Settings) -> bool:
-    return (
-        found.database.startswith("sqlite:///")
-        and not Path(found.database.removeprefix("sqlite:///")).exists()
-    )
+def _settings(found: "Settings") -> Iterator[Finding]:
+    from keywright.settings import SETTINGS, unknown, weigh
+
+    for setting in SETTINGS:
+        origin = found.origins[setting.name]
+        if origin != "default":
+            yield Finding("settings", "ok", f"{setting.name} = {found.shown(setting.name)} (from {origin})")
+    for name in unknown(os.environ):
+        yield Finding("settings", "warning", f"{name} is no setting; is it spelled wrong?")
+    for wrong in weigh(found):
+        yield Finding("settings", "warning", wrong)
 
 
-def _sqlite(found: Settings) -> Iterator[Finding]:
-    version = sqlite3.sqlite_version
-    if sqlite3.sqlite_version_info < MENDED:
-        says = f"SQLite {version} has the WAL-reset fault; the writers' lock keeps it away from what Keywright writes"
-        yield Finding("sqlite", "ok", says)
-    else:
-        yield Finding("sqlite", "ok", f"SQLite {version}")
-    path = Path(found.database.removeprefix("sqlite:///")).absolute()
+def _path(found: "Settings") -> Path:
+    return Path(found.database.removeprefix("sqlite:///")).absolute()
+
+
+def _sqlite(found: "Settings") -> Iterator[Finding]:
+    from keywright.store.db import SQLITE_VERSION
+
+    version = ".".join(str(part) for part in SQLITE_VERSION)
+    fault = " has the WAL-reset fault; the writers' lock keeps it away from what Keywright writes"
+    yield Finding("sqlite", "ok", f"SQLite {version}{fault if SQLITE_VERSION < MENDED else ''}")
+    path = _path(found)
     secret = path.with_name(path.name + ".secret")
     if not found.secret and secret.exists():
         mode = stat.S_IMODE(secret.stat().st_mode)
-        level = "ok" if mode & 0o077 == 0 else "error"
-        yield Finding(
-            "secret",
-            level,
-            f"{secret} has mode {mode:04o}" + ("" if level == "ok" else "; others can read it"),
-        )
+        open_ = "" if mode & 0o077 == 0 else f": others can read it; chmod 600 {secret}"
+        yield Finding("secret", "error" if open_ else "ok", f"{secret} has mode {mode:04o}{open_}")
     if path.parent.is_dir():
         free = shutil.disk_usage(path.parent).free
         yield Finding(
@@ -100,11 +108,37 @@ def _sqlite(found: Settings) -> Iterator[Finding]:
             "ok" if free > LEAST_SPACE else "warning",
             f"{free // 2**20} MiB free beside the database",
         )
+        if not os.access(path.parent, os.W_OK):
+            yield Finding("space", "error", f"{path.parent} cannot be written to by this user")
 
 
-def _installation(installation: Installation) -> Iterator[Finding]:
+def _database(found: "Settings") -> Iterator[Finding]:
+    """What is in the database, once it is plain that opening it will not change its schema. Raises ``KeywrightError``."""
+    from keywright.installation import open_installation
+    from keywright.store import migrate
+    from keywright.store.db import Database
+    from keywright.store.schema import HEADS
+
+    database = Database(found.database)
+    try:
+        migrate.check(database)
+        versions = migrate.versions(database)
+    finally:
+        database.close()
+    if versions != HEADS:
+        older = ", ".join(f"{which} at {version or 'nothing'}" for which, version in versions.items())
+        yield Finding(
+            "schema", "error", f"{older}; this version wants {HEADS['keys']}, and serve brings it there"
+        )
+        return
+    yield Finding("schema", "ok", f"at {HEADS['keys']}, which is this version's")
+    with open_installation(found.database, secret=found.secret or None, may_migrate=False) as installation:
+        yield from _installation(installation)
+
+
+def _installation(installation: "Installation") -> Iterator[Finding]:
     checks: tuple[tuple[str, Callable[[Installation], str]], ...] = (
-        ("schema", _schema),
+        ("clock", _clock),
         ("audit", _audit),
         ("keyspaces", _keyspaces),
         ("peppers", _peppers),
@@ -117,33 +151,38 @@ def _installation(installation: Installation) -> Iterator[Finding]:
             yield Finding(name, "error", str(trouble))
 
 
-def _schema(installation: Installation) -> str:
-    versions = migrate.versions(installation.database)
-    if versions != HEADS:
-        raise CannotStart(f"at {versions}, this version wants {HEADS}")
-    return f"at {HEADS['keys']}, which is this version's"
+def _clock(installation: "Installation") -> str:
+    newest, now = installation.trail.list(limit=1), installation.clock()
+    if newest and newest[0]["at"] > now + SECOND:
+        written = rfc3339(newest[0]["at"])
+        raise CannotStart(f"it is {rfc3339(now)} here, but something was written at {written}: it is slow")
+    return f"{rfc3339(now)}; nothing was written later"
 
 
-def _audit(installation: Installation) -> str:
+def _audit(installation: "Installation") -> str:
     broken = installation.trail.verify()
     if broken is not None:
         raise CannotStart(f"entry {broken.seq} of the audit trail {broken.how}")
     return f"the chain of {installation.trail.head().seq} entries holds"
 
 
-def _keyspaces(installation: Installation) -> str:
+def _keyspaces(installation: "Installation") -> str:
+    from keywright import profiles
+
     names = [applied.keyspace.name for applied in installation.keyspaces.list()]
     return ", ".join(names) or f"none yet; {len(profiles.SHIPPED)} profiles ship"
 
 
-def _peppers(installation: Installation) -> str:
+def _peppers(installation: "Installation") -> str:
+    from keywright.store import keys
+
     with installation.database.read() as connection:
         hanging = keys.peppers(connection)
     shown = ", ".join(f"{many} on entry {n}" for n, many in sorted(hanging.items()))
     return f"secrets of keys: {shown or 'none'}; entry {installation.keyring.current} is current"
 
 
-def _verifying(installation: Installation) -> str:
+def _verifying(installation: "Installation") -> str:
     from keywright.credential import Spelled
     from keywright.model import Ask
     from keywright.schemes import Presented

@@ -1,39 +1,42 @@
 """``keywright keys``: the verbs on keys."""
 
 import json
-import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from keywright import limits as arithmetic
-from keywright import profiles, shown
 from keywright.cli.opening import (
+    InOrder,
     actor,
     as_json,
     confirm,
+    env_file,
     instant,
     opened,
     print_json,
+    print_line,
     print_record,
     print_table,
+    quiet,
+    reserved,
     settings,
     where,
+    working,
+    yes,
 )
-from keywright.desk.grants import EVERYTHING, Reach
-from keywright.desk.keys import UNSET, Keys, is_secret
-from keywright.errors import CannotStart, Invalid
-from keywright.installation import Installation, new_request_id
-from keywright.model import Changed, Issued, Key, Keyspace
-from keywright.presentations import presentations
-from keywright.schemes import Presented
+from keywright.errors import Invalid
 from keywright.times import parse_span, rfc3339
 
+if TYPE_CHECKING:
+    from keywright.cli.opening import EnvFile
+    from keywright.desk.grants import Reach
+    from keywright.installation import Installation
+    from keywright.model import Changed, Issued, Key, Keyspace
 
-@click.group("keys")
+
+@click.group("keys", cls=InOrder)
 def command() -> None:
     """Create, list, edit, rotate, stop and delete keys."""
 
@@ -56,10 +59,8 @@ def command() -> None:
     "--allow-ip", "networks", multiple=True, help="An address or network that may use it. Repeatable."
 )
 @click.option("--metadata", help="A JSON object of your own.")
-@click.option("--quiet", is_flag=True, help="Print the secret alone: KEY=$(keywright keys create … --quiet).")
-@click.option(
-    "--env-file", type=click.Path(path_type=Path, dir_okay=False), help="Write the credential to a new file."
-)
+@quiet
+@env_file
 @as_json
 @where
 def create(name: str | None, named: str | None, **given: Any) -> None:
@@ -67,49 +68,61 @@ def create(name: str | None, named: str | None, **given: Any) -> None:
 
     On an empty database this makes a keyspace and an account called default, and takes production and access all.
     """
-    with opened(given["database"], given["config"]) as installation:
-        chosen, filled = _fill_in(installation, given)
-        if not (name or named):
-            raise click.UsageError('a key needs a name: keywright keys create "CRM sync"')
-        now = installation.clock()
-        issued = installation.keys.create(
-            name=named or name or "",
-            **chosen,
-            scopes=given["scopes"] or None,
-            description=given["description"],
-            team=given["team"],
-            application=given["application"],
-            limits=list(given["limits"]) if given["limits"] else None,
-            plan=given["plan"],
-            allowed_ips=given["networks"] or None,
-            metadata=_metadata(given["metadata"]),
-            expires_at=UNSET
-            if given["expires"] is None
-            else instant(given["expires"], now, path="--expires"),
-            actor=actor(),
-        )
-        show_issued(installation, issued, given, filled)
+    if not (name or named):
+        raise click.UsageError('a key needs a name: keywright keys create "CRM sync"')
+    with opened(given["database"], given["config"]) as installation, reserved(given["env_file"]) as file:
+        issued, filled = _create(installation, named or name or "", given)
+        show_issued(installation, issued, given, filled, file)
+
+
+def _create(installation: "Installation", name: str, given: dict[str, Any]) -> "tuple[Issued, list[str]]":
+    from keywright.cli import filling
+    from keywright.desk.keys import UNSET
+
+    expires, metadata = given["expires"], _metadata(given["metadata"])
+    expires_at = instant(expires, installation.clock(), path="--expires") if expires else UNSET
+    chosen, filled = filling.complete(installation, name, given)
+    issued = installation.keys.create(
+        name=name,
+        **chosen,
+        scopes=given["scopes"] or None,
+        description=given["description"],
+        team=given["team"],
+        application=given["application"],
+        limits=list(given["limits"]) if given["limits"] else None,
+        plan=given["plan"],
+        allowed_ips=given["networks"] or None,
+        metadata=metadata,
+        expires_at=expires_at,
+        actor=actor(),
+    )
+    return issued, filled
 
 
 @command.command("list")
-@click.option("--keyspace")
-@click.option("--account")
-@click.option("--environment")
-@click.option("--state", type=click.Choice(["active", "disabled", "invalidated", "expired"]))
-@click.option("--team")
-@click.option("--application")
+@click.option("--keyspace", help="Of one keyspace.")
+@click.option("--account", help="Of one account.")
+@click.option("--environment", help="Of one environment.")
+@click.option(
+    "--state", type=click.Choice(["active", "disabled", "invalidated", "expired"]), help="In one state."
+)
+@click.option("--team", help="Of one team.")
+@click.option("--application", help="Of one application.")
 @click.option("--search", "q", help="Part of a name, id, team, application or description.")
 @click.option(
-    "--sort", type=click.Choice(["-created_at", "created_at", "name", "-name"]), default="-created_at"
+    "--sort",
+    type=click.Choice(["-created_at", "created_at", "name", "-name"]),
+    default="-created_at",
+    help="Newest first, unless said.",
 )
 @click.option("--cursor", help="Where the last page ended.")
-@click.option("--limit", type=click.IntRange(1, 200), default=50)
+@click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many.  [50]")
 @as_json
 @where
 def list_keys(database: str | None, config: Path | None, *, as_json: bool, **narrow: Any) -> None:
     """List keys, newest first."""
     with opened(database, config) as installation:
-        show_page(installation, EVERYTHING, narrow, as_json=as_json)
+        show_page(installation, None, narrow, as_json=as_json)
 
 
 @command.command("get")
@@ -124,12 +137,14 @@ def get(key_id: str, database: str | None, config: Path | None, *, as_json: bool
 
 @command.command("edit")
 @click.argument("key_id")
-@click.option("--name")
-@click.option("--description")
+@click.option("--name", help="What people call it.")
+@click.option("--description", help="What it is for.")
 @click.option("--team", help="An empty text takes it away.")
 @click.option("--application", help="An empty text takes it away.")
-@click.option("--access", type=click.Choice(["all", "read_only", "restricted"]))
-@click.option("--scope", "scopes", multiple=True)
+@click.option("--access", type=click.Choice(["all", "read_only", "restricted"]), help="What it may do.")
+@click.option(
+    "--scope", "scopes", multiple=True, help="With restricted access: all its scopes anew. Repeatable."
+)
 @click.option("--limit", "limits", multiple=True, help="All limits anew; --limit none takes them away.")
 @click.option("--plan", help="none takes it away.")
 @click.option("--expires", help="90d, a time, or never.")
@@ -156,28 +171,18 @@ def edit(key_id: str, database: str | None, config: Path | None, *, as_json: boo
     "--start", type=click.Choice(["now", "first_use"]), default="now", help="When the grace begins."
 )
 @click.option("--force", is_flag=True, help="End every earlier secret now, whatever is under way: a leak.")
-@click.option("--quiet", is_flag=True, help="Print the secret alone.")
-@click.option(
-    "--env-file", type=click.Path(path_type=Path, dir_okay=False), help="Write the credential to a new file."
-)
+@quiet
+@env_file
 @as_json
 @where
 def rotate(key_id: str, grace: str, start: str, *, force: bool, **given: Any) -> None:
     """Give a key a second secret, shown once; the id stays."""
-    with opened(given["database"], given["config"]) as installation:
-        seconds = parse_span(grace, path="--grace")
+    seconds = parse_span(grace, path="--grace")
+    with opened(given["database"], given["config"]) as installation, reserved(given["env_file"]) as file:
         issued = installation.keys.rotate(
             key_id, grace_seconds=seconds, start=start, force=force, actor=actor()
         )
-        show_issued(installation, issued, given, [])
-
-
-_VERBS: dict[str, Callable[..., Changed]] = {
-    "finish": Keys.finish,
-    "cancel": Keys.cancel,
-    "disable": Keys.disable,
-    "enable": Keys.enable,
-}
+        show_issued(installation, issued, given, [], file)
 
 
 def _simple(verb: str, done: str, sentence: str) -> None:
@@ -187,7 +192,7 @@ def _simple(verb: str, done: str, sentence: str) -> None:
     @where
     def run(key_id: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
         with opened(database, config) as installation:
-            changed = _VERBS[verb](installation.keys, key_id, actor=actor())
+            changed = getattr(installation.keys, verb)(key_id, actor=actor())
             show_changed(changed, installation.clock(), done, as_json=as_json)
 
 
@@ -216,7 +221,7 @@ def invalidate(
 
 @command.command("delete")
 @click.argument("key_id")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes
 @as_json
 @where
 def delete(key_id: str, database: str | None, config: Path | None, *, yes: bool, as_json: bool) -> None:
@@ -225,7 +230,7 @@ def delete(key_id: str, database: str | None, config: Path | None, *, yes: bool,
         key = installation.keys.get(key_id)
         last = f"last used {rfc3339(key.last_used_at)}" if key.last_used_at else "never used"
         confirm(
-            f"Delete {key.name!r} ({key.id}), {last}? This cannot be undone, and whatever uses it stops.",
+            f"Delete '{key.name}' ({key.id}), {last}? This cannot be undone, and whatever uses it stops.",
             yes=yes,
         )
         changed = installation.keys.delete(key_id, actor=actor())
@@ -234,56 +239,89 @@ def delete(key_id: str, database: str | None, config: Path | None, *, yes: bool,
 
 @command.command("purge")
 @click.option("--older-than", default="30d", help="Only keys deleted longer ago than this.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes
 @as_json
 @where
 def purge(older_than: str, database: str | None, config: Path | None, *, yes: bool, as_json: bool) -> None:
-    """Remove what deleted keys left behind; their later use looks like any guess from then on."""
+    """Remove what deleted keys left behind.
+
+    Until then the use of a deleted key is told from a guess, and its name stands in reports; from then on not.
+    """
     seconds = parse_span(older_than, path="--older-than")
     with opened(database, config) as installation:
         confirm(f"Remove the tombstones of keys deleted more than {older_than} ago?", yes=yes)
-        count = installation.keys.purge(older_than=seconds, actor=actor())
+        with working("purging"):
+            count = installation.keys.purge(older_than=seconds, actor=actor())
         if as_json:
             print_json({"purged": count})
         else:
-            click.echo(f"purged {count} deleted keys")
+            click.echo(f"purged {count} deleted {'key' if count == 1 else 'keys'}")
 
 
 @command.command("verify")
-@click.option("--keyspace", required=True)
-@click.option("--environment")
-@click.option("--scope", "scopes", multiple=True)
-@click.option("--method")
+@click.option("--keyspace", required=True, help="Whose API was called.")
+@click.option("--environment", help="Needed where the keyspace has several.")
+@click.option("--scope", "scopes", multiple=True, help="A scope that is asked. Repeatable.")
+@click.option("--method", help="The method that is asked.")
+@as_json
 @where
 def verify(
-    keyspace: str, environment: str | None, scopes: tuple[str, ...], method: str | None, **given: Any
-) -> None:
-    """Check a token that is read from standard input, never from the command line, which others can see."""
-    from keywright.model import Ask
+    keyspace: str,
+    environment: str | None,
+    scopes: tuple[str, ...],
+    method: str | None,
+    *,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Check a token that is given on standard input. Nothing is counted.
 
-    token = sys.stdin.readline().strip().encode("utf-8", "replace")
+    Never on the command line, which other users of the machine can see. The exit code is 0 where it is valid.
+    """
+    from keywright.installation import new_request_id
+    from keywright.model import Ask
+    from keywright.schemes import Presented
+    from keywright.server.hot import said
+
+    token = sys.stdin.readline(1000).strip().encode("utf-8", "replace")
+    bare = not scopes and method is None
+    ask = Ask(
+        keyspace,
+        environment,
+        scopes,
+        method and method.upper(),
+        authenticate_only=bare,
+        metered=False,
+    )
     with opened(given["database"], given["config"]) as installation:
-        ask = Ask(
-            keyspace,
-            environment,
-            scopes,
-            method,
-            authenticate_only=not scopes and method is None,
-            metered=False,
-        )
-        verdict = installation.engine.verify(
-            ask, Presented.of_token(token), installation.clock(), request_id=new_request_id()
-        )
-    click.echo(verdict.code if verdict.code == verdict.reason else f"{verdict.code} ({verdict.reason})")
-    raise SystemExit(0 if verdict.valid else 1)
+        presented, now = Presented.of_token(token), installation.clock()
+        verdict = installation.engine.verify(ask, presented, now, request_id=new_request_id())
+        if as_json:
+            print_json(_plain(said(installation.engine, verdict)))
+        else:
+            exactly = "" if verdict.code == verdict.reason else f" ({verdict.reason})"
+            print_line(f"{verdict.code}{exactly}")
+    return 0 if verdict.valid else 1
+
+
+def _plain(document: Any) -> Any:
+    import msgspec
+
+    return msgspec.json.decode(msgspec.json.encode(document))
 
 
 # ----------------------------------------------------------------------------------------- what is shown, for its kin too
 
 
-def show_page(installation: Installation, reach: Reach, narrow: dict[str, Any], *, as_json: bool) -> None:
+def show_page(
+    installation: "Installation", reach: "Reach | None", narrow: dict[str, Any], *, as_json: bool
+) -> None:
     """Print a page of keys."""
-    page, now = installation.keys.list(**narrow, reach=reach), installation.clock()
+    from keywright import shown
+    from keywright.desk.grants import EVERYTHING
+    from keywright.desk.keys import is_secret
+
+    page, now = installation.keys.list(**narrow, reach=reach or EVERYTHING), installation.clock()
     if is_secret(narrow.get("q")):
         click.echo(
             "That was a secret. It was looked up by its id; now it stands in your shell's history.", err=True
@@ -310,8 +348,11 @@ def show_page(installation: Installation, reach: Reach, narrow: dict[str, Any], 
         click.echo(f"more: --cursor {page.next_cursor}", err=True)
 
 
-def show_key(key: Key, now: int, *, as_json: bool) -> None:
+def show_key(key: "Key", now: int, *, as_json: bool) -> None:
     """Print one key."""
+    from keywright import limits as arithmetic
+    from keywright import shown
+
     if as_json:
         print_json(shown.key(key, now))
         return
@@ -343,114 +384,90 @@ def show_key(key: Key, now: int, *, as_json: bool) -> None:
     )
 
 
-def show_changed(changed: Changed, now: int, done: str, *, as_json: bool) -> None:
+def show_changed(changed: "Changed", now: int, done: str, *, as_json: bool) -> None:
     """Print what a change came to."""
+    from keywright import shown
+
     if as_json:
         print_json(shown.changed(changed, now))
     else:
-        click.echo(f"{done}: {changed.key.id} ({changed.key.name}), {changed.key.state}")
+        print_line(f"{done}: {changed.key.id} ({changed.key.name}), {changed.key.state}")
 
 
-def show_issued(installation: Installation, issued: Issued, given: dict[str, Any], filled: list[str]) -> None:
+def show_issued(
+    installation: "Installation",
+    issued: "Issued",
+    given: dict[str, Any],
+    filled: list[str],
+    file: "EnvFile | None",
+) -> None:
     """Print a credential that is shown once, the way that was asked for."""
+    from keywright import shown
+
+    if file is not None:
+        file.write(_variables(issued))
     keyspace = installation.keys.keyspace_of(issued.key)
-    in_force = settings(given["database"], given["config"])
-    url = keyspace.url or f"{in_force.base_url}/k/{issued.key.keyspace}.{issued.key.environment}/whoami"
-    if given["env_file"]:
-        _write_env_file(given["env_file"], issued)
+    base = settings(given["database"], given["config"]).base_url
+    whoami = f"{base}/k/{issued.key.keyspace}.{issued.key.environment}/whoami"
+    url = f"{base}/v1/keys" if issued.key.type == "m" else keyspace.url or whoami
     if given["as_json"]:
         print_json(shown.issued(issued, keyspace, url, installation.clock()))
-        return
-    if given["quiet"]:
-        click.echo(issued.credential.token.reveal())
-        return
-    for line in filled:
-        click.echo(line)
-    _print_credential(issued, keyspace, url)
+    elif given["quiet"]:
+        click.echo(_told(issued, keyspace)[-1][1])
+    else:
+        for line in filled:
+            print_line(line)
+        _print_credential(issued, keyspace, url, file)
 
 
-def _print_credential(issued: Issued, keyspace: Keyspace, url: str) -> None:
-    credential = issued.credential
+def _print_credential(issued: "Issued", keyspace: "Keyspace", url: str, file: "EnvFile | None") -> None:
+    from keywright import limits as arithmetic
+    from keywright.presentations import presentations
+
+    key, credential = issued.key, issued.credential
     print_record(
         [
-            ("name", issued.key.name),
-            ("account", issued.key.account),
-            ("environment", issued.key.environment),
-            ("access", [issued.key.access, *issued.key.scopes]),
-            ("limits", [arithmetic.spell(limit) for limit in issued.key.limits]),
-            ("expires", "never" if issued.key.expires_at is None else rfc3339(issued.key.expires_at)),
+            ("name", key.name),
+            ("account", None if key.type == "m" else key.account),
+            ("environment", None if key.type == "m" else key.environment),
+            ("access", [key.access, *key.scopes]),
+            ("limits", [arithmetic.spell(limit) for limit in key.limits]),
+            ("expires", "never" if key.expires_at is None else rfc3339(key.expires_at)),
             ("id", credential.id),
-            ("secret", None if credential.secret is None else credential.secret.reveal()),
-            ("token", credential.token.reveal()),
+            *([] if file else _told(issued, keyspace)),
         ]
     )
+    if file is not None:
+        names = ", ".join(line.partition("=")[0] for line in _variables(issued))
+        click.echo()
+        print_line(f"The credential is in {file.path} ({names}), which only you can read, and nowhere else.")
+        return
     click.echo(
         "\nThis is the only time that the secret is shown. Keep it where no browser and no repository gets it."
     )
-    shown_first = presentations(keyspace, credential, issued.key.account, url)[0]
+    shown_first = presentations(keyspace, credential, key.account, url)[0]
     click.echo(f"\nTry it, while `keywright serve` runs:\n\n{shown_first.curl}")
 
 
-def _write_env_file(path: Path, issued: Issued) -> None:
+def _told(issued: "Issued", keyspace: "Keyspace") -> list[tuple[str, str]]:
+    """The spellings of the secret that the keyspace's schemes carry; the token last, where one does."""
+    from keywright.schemes import SCHEMES
+
+    pairs = {SCHEMES[scheme].carries_pair for scheme in keyspace.schemes}
+    told = []
+    if True in pairs and issued.credential.secret is not None:
+        told.append(("secret", issued.credential.secret.reveal()))
+    if False in pairs:
+        told.append(("token", issued.credential.token.reveal()))
+    return told
+
+
+def _variables(issued: "Issued") -> list[str]:
     credential = issued.credential
     lines = [f"API_KEY_ID={credential.id}", f"API_KEY_TOKEN={credential.token.reveal()}"]
     if credential.secret is not None:
         lines.append(f"API_KEY_SECRET={credential.secret.reveal()}")
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write("\n".join(lines) + "\n")
-
-
-# --------------------------------------------------------------------------------------------- what is filled in
-
-
-def _fill_in(installation: Installation, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Complete what was left out where there is one candidate, and say so; all that is still open is said at once."""
-    if given["env_file"] is not None and given["env_file"].exists():
-        raise CannotStart(f"{given['env_file']} exists already; nothing was made")
-    filled: list[str] = []
-    keyspaces = installation.keyspaces.list()
-    first = not keyspaces and given["keyspace"] is None
-    if first:
-        installation.keyspaces.apply(profiles.source("default"), actor=actor())
-        filled.append("Made the keyspace `default`, from the profile of that name.")
-        keyspaces = installation.keyspaces.list()
-    chosen: dict[str, Any] = {name: given[name] for name in ("keyspace", "account", "environment", "access")}
-    names = [applied.keyspace.name for applied in keyspaces]
-    chosen["keyspace"] = _one("--keyspace", given["keyspace"], names)
-    if given["account"] is None:
-        chosen["account"] = _account(installation, filled)
-    space = next(
-        (applied.keyspace for applied in keyspaces if applied.keyspace.name == chosen["keyspace"]), None
-    )
-    if first and given["environment"] is None:
-        chosen["environment"] = "production"
-        filled.append("Took the environment `production`.")
-    elif space is not None:
-        chosen["environment"] = _one("--environment", given["environment"], list(space.environments))
-    if given["access"] is None and not given["scopes"]:
-        if first:
-            chosen["access"] = "all"
-            filled.append("Took access `all`: the key may do everything.")
-        elif space is not None and space.access.default is None:
-            chosen["access"] = _one("--access", None, list(space.access.classes))
-    return chosen, filled
-
-
-def _account(installation: Installation, filled: list[str]) -> str:
-    page = installation.accounts.list(limit=20)
-    if not page.items:
-        installation.accounts.create("default", actor=actor())
-        filled.append("Made the account `default`.")
-        return "default"
-    return _one("--account", None, [account.username for account in page.items])
-
-
-def _one(flag: str, given: str | None, candidates: list[str]) -> str:
-    if given is not None:
-        return given
-    if len(candidates) == 1:
-        return candidates[0]
-    raise Invalid(f"say which: {', '.join(candidates) or 'there is none yet'}", path=flag)
+    return lines
 
 
 def _metadata(text: str | None) -> dict[str, Any] | None:
@@ -459,7 +476,7 @@ def _metadata(text: str | None) -> dict[str, Any] | None:
     try:
         value: dict[str, Any] = json.loads(text)
     except (ValueError, RecursionError):
-        raise Invalid("is not JSON", path="--metadata") from None
+        raise Invalid("is not a JSON object such as '{\"order\": 7}'", path="--metadata") from None
     return value
 
 

@@ -2,23 +2,32 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from keywright import profiles, shown
-from keywright.cli.opening import actor, as_json, opened, print_json, print_table, where
-from keywright.desk.keyspaces import Outcome
+from keywright import profiles
+from keywright.cli.opening import InOrder, actor, as_json, opened, print_json, print_line, print_table, where
 from keywright.errors import ProfileError
-from keywright.installation import Installation
+
+if TYPE_CHECKING:
+    from keywright.desk.keyspaces import Outcome
+    from keywright.installation import Installation
 
 
-@click.group("keyspaces")
+@click.group("keyspaces", cls=InOrder)
 def command() -> None:
     """Apply and read keyspaces. A keyspace is the keys of one protected API."""
 
 
 @command.command("create")
-@click.option("--profile", type=click.Choice(profiles.SHIPPED), default="default", show_default=True)
+@click.option(
+    "--profile",
+    type=click.Choice(profiles.SHIPPED),
+    default="default",
+    show_default=True,
+    help="Which one.",
+)
 @as_json
 @where
 def create(profile: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
@@ -34,12 +43,22 @@ def create(profile: str, database: str | None, config: Path | None, *, as_json: 
 @where
 def apply(file: Path, database: str | None, config: Path | None, *, as_json: bool) -> None:
     """Make or change a keyspace from a TOML file; - reads standard input."""
-    try:
-        source = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as trouble:
-        raise ProfileError(f"{file} cannot be read: {trouble}") from None
+    source = _read(file)
     with opened(database, config) as installation:
-        _show(installation, installation.keyspaces.apply(source, actor=actor()), as_json=as_json)
+        try:
+            outcome = installation.keyspaces.apply(source, actor=actor())
+        except ProfileError as wrong:
+            raise ProfileError(f"{file}: {wrong}") from None
+        _show(installation, outcome, as_json=as_json)
+
+
+def _read(file: Path) -> str:
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except OSError as trouble:
+        raise ProfileError(f"{file} cannot be read: {trouble.strerror}") from None
+    except UnicodeDecodeError as broken:
+        raise ProfileError(f"{file} is not text in UTF-8: byte {broken.start} is not") from None
 
 
 @command.command("list")
@@ -47,6 +66,8 @@ def apply(file: Path, database: str | None, config: Path | None, *, as_json: boo
 @where
 def list_keyspaces(database: str | None, config: Path | None, *, as_json: bool) -> None:
     """List keyspaces."""
+    from keywright import shown
+
     with opened(database, config) as installation:
         found = installation.keyspaces.list()
     if as_json:
@@ -74,6 +95,8 @@ def list_keyspaces(database: str | None, config: Path | None, *, as_json: bool) 
 @where
 def get(name: str, database: str | None, config: Path | None, *, toml: bool, as_json: bool) -> None:
     """Show one keyspace, as checked or as applied."""
+    from keywright import shown
+
     with opened(database, config) as installation:
         applied = installation.keyspaces.get(name)
     if as_json or not toml:
@@ -89,11 +112,13 @@ def profile(name: str) -> None:
     click.echo(profiles.source(name), nl=False)
 
 
-def _show(installation: Installation, outcome: Outcome, *, as_json: bool) -> None:
+def _show(installation: "Installation", outcome: "Outcome", *, as_json: bool) -> None:
+    from keywright import shown
+
     applied = installation.keyspaces.get(outcome.keyspace.name)
     if as_json:
         record = shown.keyspace(applied.keyspace, applied.created_at, applied.updated_at)
         print_json(record | {"outcome": outcome.outcome})
         return
     schemes, environments = ", ".join(outcome.keyspace.schemes), ", ".join(outcome.keyspace.environments)
-    click.echo(f"{outcome.outcome}: keyspace {outcome.keyspace.name} ({schemes}; {environments})")
+    print_line(f"{outcome.outcome}: keyspace {outcome.keyspace.name} ({schemes}; {environments})")

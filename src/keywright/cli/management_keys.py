@@ -6,14 +6,24 @@ from typing import Any
 import click
 
 from keywright.cli.keys import show_changed, show_issued, show_key, show_page
-from keywright.cli.opening import actor, as_json, confirm, instant, opened, where
-from keywright.desk.grants import MANAGEMENT_KEYS
-from keywright.model import Binding
+from keywright.cli.opening import (
+    InOrder,
+    actor,
+    as_json,
+    confirm,
+    env_file,
+    instant,
+    opened,
+    quiet,
+    reserved,
+    where,
+    yes,
+)
 from keywright.profiles import MANAGEMENT_SCOPES
 from keywright.times import parse_span
 
 
-@click.group("management-keys")
+@click.group("management-keys", cls=InOrder)
 def command() -> None:
     """Keys that open the management API, as far as their scopes and their binding go."""
 
@@ -25,21 +35,22 @@ def command() -> None:
     "scopes",
     multiple=True,
     required=True,
-    help=f"One of {', '.join(MANAGEMENT_SCOPES)}. Repeatable.",
+    type=click.Choice(list(MANAGEMENT_SCOPES)),
+    help="What it may do. Repeatable.",
 )
 @click.option("--account", help="Confine it to an account.")
 @click.option("--keyspace", help="Confine it to a keyspace.")
 @click.option("--environment", help="Confine it to an environment of the keyspace.")
 @click.option("--expires", help="90d, a time, or never.")
-@click.option("--quiet", is_flag=True, help="Print the token alone.")
-@click.option(
-    "--env-file", type=click.Path(path_type=Path, dir_okay=False), help="Write the credential to a new file."
-)
+@quiet
+@env_file
 @as_json
 @where
 def create(name: str, scopes: tuple[str, ...], **given: Any) -> None:
     """Make a management key. Its token is shown once."""
-    with opened(given["database"], given["config"]) as installation:
+    from keywright.model import Binding
+
+    with opened(given["database"], given["config"]) as installation, reserved(given["env_file"]) as file:
         issued = installation.keys.create_management(
             name=name,
             scopes=scopes,
@@ -47,17 +58,19 @@ def create(name: str, scopes: tuple[str, ...], **given: Any) -> None:
             expires_at=instant(given["expires"], installation.clock(), path="--expires"),
             actor=actor(),
         )
-        show_issued(installation, issued, given, [])
+        show_issued(installation, issued, given, [], file)
 
 
 @command.command("list")
 @click.option("--search", "q", help="Part of a name or id.")
 @click.option("--cursor", help="Where the last page ended.")
-@click.option("--limit", type=click.IntRange(1, 200), default=50)
+@click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many.  [50]")
 @as_json
 @where
 def list_keys(database: str | None, config: Path | None, *, as_json: bool, **narrow: Any) -> None:
     """List management keys."""
+    from keywright.desk.grants import MANAGEMENT_KEYS
+
     with opened(database, config) as installation:
         show_page(installation, MANAGEMENT_KEYS, narrow, as_json=as_json)
 
@@ -68,6 +81,8 @@ def list_keys(database: str | None, config: Path | None, *, as_json: bool, **nar
 @where
 def get(key_id: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
     """Show one management key."""
+    from keywright.desk.grants import MANAGEMENT_KEYS
+
     with opened(database, config) as installation:
         show_key(installation.keys.get(key_id, reach=MANAGEMENT_KEYS), installation.clock(), as_json=as_json)
 
@@ -76,20 +91,20 @@ def get(key_id: str, database: str | None, config: Path | None, *, as_json: bool
 @click.argument("key_id")
 @click.option("--grace", default="0s", help="How long the old token goes on: 24h.")
 @click.option("--force", is_flag=True, help="End every earlier token now: a leak.")
-@click.option("--quiet", is_flag=True, help="Print the token alone.")
-@click.option(
-    "--env-file", type=click.Path(path_type=Path, dir_okay=False), help="Write the credential to a new file."
-)
+@quiet
+@env_file
 @as_json
 @where
 def rotate(key_id: str, grace: str, *, force: bool, **given: Any) -> None:
     """Replace a management key's token; the id stays."""
-    with opened(given["database"], given["config"]) as installation:
-        seconds = parse_span(grace, path="--grace")
+    from keywright.desk.grants import MANAGEMENT_KEYS
+
+    seconds = parse_span(grace, path="--grace")
+    with opened(given["database"], given["config"]) as installation, reserved(given["env_file"]) as file:
         issued = installation.keys.rotate(
             key_id, grace_seconds=seconds, force=force, actor=actor(), reach=MANAGEMENT_KEYS
         )
-        show_issued(installation, issued, given, [])
+        show_issued(installation, issued, given, [], file)
 
 
 def _simple(verb: str, done: str, sentence: str) -> None:
@@ -98,6 +113,8 @@ def _simple(verb: str, done: str, sentence: str) -> None:
     @as_json
     @where
     def run(key_id: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
+        from keywright.desk.grants import MANAGEMENT_KEYS
+
         with opened(database, config) as installation:
             changed = getattr(installation.keys, verb)(key_id, actor=actor(), reach=MANAGEMENT_KEYS)
             show_changed(changed, installation.clock(), done, as_json=as_json)
@@ -113,12 +130,15 @@ for _verb, _done, _sentence in (
 
 @command.command("delete")
 @click.argument("key_id")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes
 @as_json
 @where
 def delete(key_id: str, database: str | None, config: Path | None, *, yes: bool, as_json: bool) -> None:
     """Remove a management key for good."""
+    from keywright.desk.grants import MANAGEMENT_KEYS
+
     with opened(database, config) as installation:
-        confirm(f"Delete the management key {key_id}? Whatever uses it stops.", yes=yes)
+        key = installation.keys.get(key_id, reach=MANAGEMENT_KEYS)
+        confirm(f"Delete the management key '{key.name}' ({key.id})? Whatever uses it stops.", yes=yes)
         changed = installation.keys.delete(key_id, actor=actor(), reach=MANAGEMENT_KEYS)
         show_changed(changed, installation.clock(), "deleted", as_json=as_json)

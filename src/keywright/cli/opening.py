@@ -1,22 +1,29 @@
-"""What every verb of the command shares: which installation, who acts, and how an answer is printed."""
+"""What every verb of the command shares: which installation, who acts, and how an answer is printed.
+
+Imports of whatever knows a database stand inside the functions that need it, so that ``--help`` is quick.
+"""
 
 import getpass
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from keywright import settings as tables
-from keywright.errors import Invalid
-from keywright.installation import Installation, open_installation
-from keywright.model import Actor
-from keywright.settings import Settings
+from keywright.errors import Conflict, Invalid
 from keywright.times import SECOND, parse_instant, parse_span
+
+if TYPE_CHECKING:
+    from keywright.installation import Installation
+    from keywright.model import Actor
+    from keywright.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,10 +33,41 @@ _database = click.option(
 _config = click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
+    envvar="KEYWRIGHT_CONFIG",
     metavar="FILE",
-    help="A TOML file of settings.",
+    help="A TOML file of settings.  [KEYWRIGHT_CONFIG]",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the body of the matching HTTP answer.")
+quiet = click.option(
+    "--quiet",
+    is_flag=True,
+    help="Print the token alone, or the secret where a pair is sent: KEY=$(keywright … --quiet).",
+)
+env_file = click.option(
+    "--env-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the credential to a new file that only you can read, instead of showing it.",
+)
+yes = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+class InOrder(click.Group):
+    """A group whose help tells its verbs in the order in which they are written."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a verb; where there is none of the name, ask whether a similar one was meant."""
+        names = self.list_commands(ctx)
+        near = get_close_matches(args[0], names, 1) if args and args[0] not in names else []
+        if near:
+            raise click.UsageError(f"there is no {args[0]!r}; did you mean {near[0]}?", ctx)
+        return super().resolve_command(ctx, args)
 
 
 def where(function: F) -> F:
@@ -37,21 +75,27 @@ def where(function: F) -> F:
     return _database(_config(function))
 
 
-def settings(database: str | None = None, config: Path | None = None, **flags: Any) -> Settings:
+def settings(database: str | None = None, config: Path | None = None, **flags: Any) -> "Settings":
     """The settings in force for this call. Raises ``CannotStart``."""
+    from keywright import settings as tables
+
     return tables.load({"database": database, **flags}, os.environ, config)
 
 
 @contextmanager
-def opened(database: str | None, config: Path | None) -> Iterator[Installation]:
+def opened(database: str | None, config: Path | None) -> Iterator["Installation"]:
     """Open the installation that flags, environment and file name. Raises ``CannotStart``."""
+    from keywright.installation import open_installation
+
     found = settings(database, config)
     with open_installation(found.database, secret=found.secret or None) as installation:
         yield installation
 
 
-def actor() -> Actor:
+def actor() -> "Actor":
     """Who types: the operating system's user."""
+    from keywright.model import Actor
+
     try:
         return Actor("command", getpass.getuser())
     except (KeyError, OSError):
@@ -73,9 +117,18 @@ def instant(text: str | None, now: int, *, path: str) -> int | None:
         ) from None
 
 
+# ------------------------------------------------------------------------------------------------------- what is printed
+
+
 def print_json(value: Any) -> None:
-    """Print a JSON document."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a JSON document; what could move a terminal's cursor is escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
+
+
+def print_line(text: str) -> None:
+    """Print a line that may hold what somebody else wrote."""
+    click.echo(printable(text))
 
 
 def print_record(pairs: Sequence[tuple[str, Any]]) -> None:
@@ -120,4 +173,72 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise click.UsageError("this cannot be undone: say --yes where there is no terminal to ask on")
-    click.confirm(question, abort=True)
+    click.confirm(printable(question), abort=True, err=True)
+
+
+@contextmanager
+def working(doing: str, every: float = 1) -> Iterator[None]:
+    """Say on a terminal that something long goes on, and for how many seconds; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    done = threading.Event()
+
+    def tick() -> None:
+        since, said = time.monotonic(), False
+        while not done.wait(every):
+            said = True
+            click.echo(f"\r{doing} … {time.monotonic() - since:.0f} s", err=True, nl=False)
+        if said:
+            click.echo("\r\033[K", err=True, nl=False)
+
+    ticking = threading.Thread(target=tick, daemon=True)
+    ticking.start()
+    try:
+        yield
+    finally:
+        done.set()
+        ticking.join()
+
+
+# ---------------------------------------------------------------------------------------------- a file for a credential
+
+
+class EnvFile:
+    """A new file that a credential will be written to. It is made before anything is, so that no secret is ever lost."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.written = False
+        try:
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            raise Conflict(
+                f"--env-file: {path} exists already and is left as it is; nothing was made"
+            ) from None
+        except OSError as trouble:
+            raise Conflict(
+                f"--env-file: {path} cannot be written, so nothing was made: {trouble.strerror}"
+            ) from None
+
+    def write(self, lines: Sequence[str]) -> None:
+        """Write the lines, so that they outlive the machine."""
+        with os.fdopen(self._descriptor, "w", encoding="ascii") as file:
+            file.write("\n".join(lines) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.written = True
+
+
+@contextmanager
+def reserved(path: Path | None) -> Iterator[EnvFile | None]:
+    """Take the place of a file that will be written, and give it back where it was not. Raises ``Conflict``."""
+    if path is None:
+        yield None
+        return
+    file = EnvFile(path)
+    try:
+        yield file
+    finally:
+        if not file.written:
+            path.unlink(missing_ok=True)

@@ -1,25 +1,32 @@
 """``keywright serve``: the server, from a database that may not exist yet to a port that answers."""
 
+import logging
+import shlex
+import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from keywright.cli.opening import settings, where
+from keywright.cli.opening import print_line, settings, where
 from keywright.errors import CannotStart
-from keywright.installation import Installation, open_installation
-from keywright.settings import Settings
-from keywright.store import keys
-from keywright.store.keys import Filter
-from keywright.store.schema import HEADS
 from keywright.times import DAY, SECOND
+
+if TYPE_CHECKING:
+    from keywright.installation import Installation
+    from keywright.settings import Settings
 
 SOON = 14 * DAY  # seconds
 
 
 @click.command("serve")
 @click.option("--host", help="The address to listen on.  [127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), help="The port to listen on.  [8700]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="The port to listen on; 0 takes any that is free.  [8700]"
+)
+@click.option(
+    "--public-url", metavar="URL", help="How clients reach it. Needed where --host is reached from outside."
+)
 @where
 def command(database: str | None, config: Path | None, **flags: Any) -> None:
     """Serve the verification and management API until it is told to stop.
@@ -30,41 +37,54 @@ def command(database: str | None, config: Path | None, **flags: Any) -> None:
         from keywright.server import app
     except ModuleNotFoundError as missing:
         raise CannotStart(f"{missing.name} is not installed: pip install 'keywright[server]'") from None
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     found = settings(database, config, **flags)
     taken = app.listen(found)
     try:
-        installation = open_installation(
-            found.database,
-            secret=found.secret or None,
-            cache_size=found.cache_size,
-            on_store_loss="serve" if found.on_store_loss == "serve" else "refuse",
-            max_stale=found.max_stale,
-        )
+        installation = _open(found)
     except CannotStart:
         taken.close()
         raise
-    _announce(installation, found, taken.getsockname()[1])
-    app.run(app.build(installation, found), taken)
+    with installation:
+        app.hear(taken, found)
+        app.run(app.build(installation, found), taken, lambda: _announce(installation, found, taken))
 
 
-def _announce(installation: Installation, found: Settings, port: int) -> None:
-    database = installation.database
-    with database.read() as connection:
+def _open(found: "Settings") -> "Installation":
+    from keywright.installation import open_installation
+
+    return open_installation(
+        found.database,
+        secret=found.secret or None,
+        cache_size=found.cache_size,
+        on_store_loss="serve" if found.on_store_loss == "serve" else "refuse",
+        max_stale=found.max_stale,
+    )
+
+
+def _announce(installation: "Installation", found: "Settings", taken: socket.socket) -> None:
+    from keywright.store import keys
+    from keywright.store.keys import Filter
+    from keywright.store.schema import HEADS
+
+    with installation.database.read() as connection:
         now = installation.clock()
-        everything = Filter(not_keyspace="keywright")
-        count = keys.count(connection, everything, now)
+        count = keys.count(connection, Filter(not_keyspace="keywright"), now)
         managing = keys.count(connection, Filter(keyspace="keywright"), now)
         expiring = keys.expiring(connection, now, now + SOON * SECOND)
-    click.echo(f"database  {found.database}")
-    click.echo(f"secret    {_origin(installation, found)}")
-    click.echo(f"schema    {HEADS['keys']}")
-    click.echo(f"keys      {count} keys, {expiring} expiring")
-    click.echo(f"listening {found.public_url or f'http://{found.host}:{port}'}")
+    here = found.address(taken.getsockname()[1])
+    print_line(f"database   {found.shown('database')}")
+    print_line(f"secret     {_origin(installation, found)}")
+    print_line(f"schema     {HEADS['keys']}")
+    print_line(f"keys       {count} {'key' if count == 1 else 'keys'}, {expiring} expiring")
+    print_line(f"listening  {here}" + (f", as {found.public_url}" if found.public_url else ""))
     if not managing:
         click.echo("\nNobody can call the management API yet. Make the first management key:\n")
         scopes = "--scope verify --scope keys:read --scope keys:write"
-        click.echo(f"  keywright management-keys create first {scopes} --database {found.database}\n")
+        click.echo(
+            f"  keywright management-keys create first {scopes} --database {shlex.quote(found.database)}\n"
+        )
 
 
-def _origin(installation: Installation, found: Settings) -> str:
+def _origin(installation: "Installation", found: "Settings") -> str:
     return found.origins["secret"] if found.secret else str(installation.database.secret_file)

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final
 
 import msgspec
 
 from keywright.errors import Invalid
-from keywright.model import Keyspace
+from keywright.model import Keyspace, Network
 from keywright.times import LATEST
 
 NAME_LENGTH: Final = 200
@@ -116,8 +116,17 @@ def networks(given: Any) -> tuple[str, ...]:
         except ValueError:
             shown = f"{str(text)[:60]!r} is not an address or a network such as 203.0.113.0/24"
             raise Invalid(f"{shown} (host bits must be zero)", path=f"allowed_ips[{place}]") from None
-        found.append(str(network))
+        found.append(str(_unmapped(network)))
     return tuple(dict.fromkeys(found))
+
+
+def _unmapped(network: Network) -> Network:
+    """IPv4 inside IPv6 is IPv4, as it is where a request's address is compared: as IPv6 it would match nobody."""
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        address = network.network_address.ipv4_mapped
+        if address is not None:
+            return IPv4Network((address, network.prefixlen - 96))
+    return network
 
 
 def metadata(given: Any) -> dict[str, Any]:

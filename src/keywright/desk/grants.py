@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from keywright.errors import Exceeds, NotFound
-from keywright.model import MANAGEMENT, Binding, Key, KeyRecord, Keyspace, Network
+from keywright.model import MANAGEMENT, Binding, Key, KeyRecord, Keyspace, Limit, Network
 from keywright.policy import holds
 
 
@@ -69,8 +69,24 @@ def check(grantor: KeyRecord, keyspace: Keyspace, grant: dict[str, Any]) -> None
         grant["expires_at"] is None or grant["expires_at"] > grantor.expires_at
     ):
         raise Exceeds("the grantor expires sooner")
+    _check_limits(grantor, grant)
     if grantor.networks and not _inside(grant["allowed_ips"], grantor.networks):
         raise Exceeds("the grantor may only be used from fewer addresses")
+
+
+def inherited(grantor: KeyRecord) -> tuple[Limit, ...]:
+    """The limits of a grantor's own: what a key gets that is made by it and names none."""
+    return tuple(limit for subject, limit in grantor.limits if subject == f"key:{grantor.id}")
+
+
+def _check_limits(grantor: KeyRecord, grant: dict[str, Any]) -> None:
+    if grantor.plan is not None and grant["plan"] != grantor.plan:
+        raise Exceeds(f"the grantor is on the plan {grantor.plan}")
+    given = {limit.name: limit for limit in grant["limits"]}
+    for held in inherited(grantor):
+        new = given.get(held.name)
+        if new is None or (new.kind, new.per) != (held.kind, held.per) or new.limit > held.limit:
+            raise Exceeds(f"the grantor has the limit {held.name}, and the grant none that is as tight")
 
 
 def _inside(given: Sequence[str], networks: tuple[Network, ...]) -> bool:

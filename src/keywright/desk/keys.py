@@ -1,6 +1,6 @@
 """Keys: create, get, list, edit, rotate (finish, cancel), invalidate, disable, enable, delete, purge."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -10,6 +10,7 @@ from keywright import credential, limits
 from keywright.desk import LIBRARY, Change, Desk, cursors, fields, grants
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.errors import Conflict, Invalid, NotFound, Unavailable
+from keywright.keyring import Keyring
 from keywright.model import (
     MANAGEMENT,
     Account,
@@ -25,6 +26,7 @@ from keywright.model import (
     StoredSecret,
 )
 from keywright.store import accounts, keys, keyspaces, usage
+from keywright.store.db import Database
 from keywright.store.keys import SORTS, Filter
 from keywright.times import DAY, SECOND
 
@@ -46,7 +48,20 @@ UNSET: Final[Any] = _Unset()
 
 
 class Keys(Desk):
-    """The keys of an installation."""
+    """The keys of an installation. ``keyspace`` and ``environment`` are taken where a creation names none."""
+
+    def __init__(
+        self,
+        database: Database,
+        keyring: Keyring,
+        clock: Callable[[], int],
+        *,
+        keyspace: str | None = None,
+        environment: str | None = None,
+    ) -> None:
+        super().__init__(database, keyring, clock)
+        self._default_keyspace = keyspace
+        self._default_environment = environment
 
     def create(
         self,
@@ -77,7 +92,9 @@ class Keys(Desk):
         Raises ``NotFound``, ``Invalid``, ``Conflict`` or ``Exceeds``; then nothing was made.
         """
         with self.change() as change:
-            space = self._keyspace(change, reach.needs("keyspace", keyspace))
+            space = self._keyspace(change, reach.needs("keyspace", keyspace or self._default_keyspace))
+            if environment is None and space.name == self._default_keyspace:
+                environment = self._default_environment
             owner = self._owner(change, reach.needs("account", account))
             values: dict[str, Any] = {
                 "keyspace": space.name,
@@ -105,6 +122,8 @@ class Keys(Desk):
             values["access"], values["scopes"] = fields.access(access, scopes, space)
             fields.required(values, space)
             if by is not None:
+                values["plan"] = values["plan"] or by.plan
+                values["limits"] = grants.inherited(by) if limits is None else values["limits"]
                 grants.check(by, space, values | {"account": owner.username})
                 values["parent"] = by.id
             return self._issue(change, space, owner, values, actor)
@@ -260,7 +279,7 @@ class Keys(Desk):
             if by is not None:
                 held = {
                     field: getattr(before, field)
-                    for field in ("access", "scopes", "expires_at", "allowed_ips")
+                    for field in ("access", "scopes", "expires_at", "allowed_ips", "limits", "plan")
                 }
                 place = {
                     "keyspace": before.keyspace,
@@ -488,8 +507,11 @@ class Keys(Desk):
     def _with_last_use(self, found: Sequence[Key]) -> Sequence[Key]:
         if not found:
             return found
-        with self.database.read("usage") as connection:
-            seen = usage.last(connection, [key.id for key in found])
+        try:
+            with self.database.read("usage") as connection:
+                seen = usage.last(connection, [key.id for key in found])
+        except Unavailable:  # counting is down: no reason to hide a key from who wants to stop it
+            return found
         return tuple(_used(key, seen) for key in found)
 
 
@@ -583,10 +605,8 @@ def _without_secret(q: str | None) -> str | None:
 
 def is_secret(q: str | None) -> bool:
     """Whether a search text holds a credential, which nobody should paste anywhere."""
-    text = (q or "").strip()
-    return credential.parse_token(text.encode("utf-8", "replace")) is not None or bool(
-        credential.INSIDE.search(text)
-    )
+    text = (q or "").strip().encode("utf-8", "replace")
+    return credential.parse_token(text) is not None or credential.INSIDE.search(text) is not None
 
 
 def _usable(key: Key, verb: str) -> None:

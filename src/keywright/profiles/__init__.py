@@ -29,7 +29,7 @@ from keywright.model import (
     Scope,
 )
 from keywright.schemes import SCHEMES
-from keywright.times import parse_span
+from keywright.times import DAY, parse_span
 
 #: The profiles that ship, in the order in which they are shown.
 SHIPPED: Final = ("default", "fullwhere", "partna", "atfinity", "gallabox", "bizmagnets")
@@ -45,10 +45,15 @@ LABELS: Final = (
     "title",
 )  # fmt: skip
 
+#: An expiry further away could not be written with a year of four digits.
+_LONGEST_LIFE: Final = 1000 * 365 * DAY  # seconds
 _NAME: Final = re.compile(r"\A[a-z][a-z0-9-]{0,39}\Z")
 _ENVIRONMENT: Final = re.compile(r"\A[a-z][a-z0-9-]{0,29}\Z")
 _SCOPE: Final = re.compile(r"\A[a-z][a-z0-9_.-]{0,39}(:[a-z0-9*][a-z0-9_.-]{0,39})*\Z")
 _HEADER: Final = re.compile(r"\A[A-Za-z][A-Za-z0-9-]{0,63}\Z")
+#: How msgspec says which field of an object is at fault.
+_FIELD: Final = re.compile(r"(?:unknown|required) field `(.+)`")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _METHOD: Final = re.compile(r"\A[A-Z]{1,20}\Z")
 _NOT_CREDENTIALS: Final = frozenset(
     [
@@ -68,6 +73,19 @@ _NOT_CREDENTIALS: Final = frozenset(
         "upgrade",
         "forwarded",
         "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-original-uri",
+        "x-original-url",
+        "x-original-method",
+        "x-real-ip",
+        "proxy-authorization",
+        "idempotency-key",
+        "x-keywright-key",
+        "x-keywright-account",
+        "x-keywright-environment",
+        "x-keywright-access",
+        "x-keywright-scopes",
         "x-forwarded-uri",
         "x-forwarded-method",
         "x-request-id",
@@ -130,6 +148,17 @@ class _Definition(msgspec.Struct, forbid_unknown_fields=True):
     deep_link: str = ""
 
 
+#: Tables whose keys the definition names itself. Of those msgspec says only ``scopes[...]``, so that each entry is
+#: read once by itself.
+_TABLES: Final[dict[str, Any]] = {
+    "environments": str,
+    "scopes": Scope,
+    "plans": _Plan,
+    "gates": _Gate,
+    "labels": str,
+}
+
+
 def source(profile: str) -> str:
     """The TOML of a shipped profile. Raises ``ProfileError`` for a name that does not ship."""
     if profile not in SHIPPED:
@@ -141,16 +170,15 @@ def load(text: str) -> Keyspace:
     """Read and check a definition. Raises ``ProfileError``."""
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as broken:
+    except ValueError as broken:  # a TOMLDecodeError, or a number without end
         raise ProfileError(f"the TOML is broken: {broken}") from None
     except RecursionError:
         raise ProfileError("the TOML is nested too deeply") from None
-    try:
-        definition = msgspec.convert(raw, _Definition)
-    except msgspec.ValidationError as wrong:
-        reason, _, path = str(wrong).partition(" - at `$")
-        raise ProfileError(reason, path=path.strip("`").lstrip(".") or "name") from None
-    return _checked(definition)
+    for table, kind in _TABLES.items():
+        entries = raw.get(table)
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            _converted(entry, kind, f"{table}.{name}")
+    return _checked(_converted(raw, _Definition, ""))
 
 
 def management() -> Keyspace:
@@ -187,6 +215,7 @@ def _checked(d: _Definition) -> Keyspace:
         "is lower-case letters, digits and -, and begins with a letter",
     )
     _need(d.name != MANAGEMENT, "name", f"{MANAGEMENT!r} is Keywright's own keyspace")
+    _need(_CONTROL.search(d.title) is None, "title", "has control characters")
     prefix = d.prefix or d.name
     _need(d.format in ("standard", "dotted"), "format", "is standard or dotted")
     _check_prefix(prefix, "prefix" if d.prefix else "name")
@@ -324,6 +353,7 @@ def _span(text: str, path: str) -> int:
     except Invalid as wrong:
         raise ProfileError(f"{wrong.reason}, or never", path=path) from None
     _need(seconds > 0, path, "is no time at all")
+    _need(seconds <= _LONGEST_LIFE, path, "is more than 1000y; say never")
     return seconds
 
 
@@ -361,6 +391,17 @@ def _gate(d: _Definition, name: str, gate: _Gate) -> Gate:
             _need(known, f"{at}.scopes", f"{scope!r} is not in scopes")
         _need(0 <= rule.cost <= limits.LARGEST_COST, f"{at}.cost", f"is from 0 to {limits.LARGEST_COST}")
     return Gate(gate.environment, tuple(gate.rules))
+
+
+def _converted(given: Any, kind: Any, path: str) -> Any:
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as wrong:
+        reason, _, inside = str(wrong).partition(" - at `$")
+        path += inside.rstrip("`")
+        if field := _FIELD.search(reason):
+            path += f".{field[1]}"
+        raise ProfileError(reason, path=path.lstrip(".")) from None
 
 
 def _need(holds: bool, path: str, reason: str) -> None:

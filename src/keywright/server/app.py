@@ -1,10 +1,12 @@
 """The whole server: the hot doors in front, the management API behind, on one port."""
 
 import asyncio
-import ipaddress
+import errno
 import logging
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import uvicorn
@@ -14,7 +16,7 @@ from keywright.errors import CannotStart
 from keywright.installation import Installation
 from keywright.server.hot import App, Hot
 from keywright.server.problems import Receive, Scope, Send
-from keywright.settings import Settings
+from keywright.settings import Settings, is_loopback
 
 #: How much of a request's head is taken before it must have ended, in bytes.
 LONGEST_HEAD: Final = 128 * 1024
@@ -48,10 +50,14 @@ def _api(installation: Installation, settings: Settings) -> App:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Take the port. Raises ``CannotStart`` where it is taken, or where strangers could reach an unnamed server."""
-    if not _is_loopback(settings.host) and not settings.public_url:
+    """Take the port; nobody is answered, or even heard, before ``hear``.
+
+    Raises ``CannotStart`` where it is taken, or where strangers could reach an unnamed server.
+    """
+    if not is_loopback(settings.host) and not settings.public_url:
         raise CannotStart(
-            f"{settings.host} can be reached from outside: set public_url to the https:// address that clients use"
+            f"{settings.host} can be reached from outside: say with --public-url or KEYWRIGHT_PUBLIC_URL which "
+            "https:// address clients use"
         )
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     taken = socket.socket(family, socket.SOCK_STREAM)
@@ -60,9 +66,7 @@ def listen(settings: Settings) -> socket.socket:
         taken.bind((settings.host, settings.port))
     except OSError as trouble:
         taken.close()
-        raise CannotStart(
-            f"{settings.host}:{settings.port} cannot be listened on: {trouble.strerror}"
-        ) from None
+        raise _taken(settings, trouble) from None
     taken.set_inheritable(True)
     return taken
 
@@ -91,6 +95,29 @@ class _Bounded(HttpToolsProtocol):
         super().on_message_complete()
 
 
+def hear(taken: socket.socket, settings: Settings) -> None:
+    """Let requests come: from here on they wait, and are answered by ``run``. Raises ``CannotStart``."""
+    try:
+        taken.listen(2048)
+    except OSError as trouble:  # a second server that took the port in the same moment
+        taken.close()
+        raise _taken(settings, trouble) from None
+
+
+def _taken(settings: Settings, trouble: OSError) -> CannotStart:
+    other = "; choose another with --port, or 0 for any" if trouble.errno == errno.EADDRINUSE else ""
+    said = (trouble.strerror or str(trouble)).lower()
+    return CannotStart(f"{settings.host} port {settings.port} cannot be listened on: {said}{other}")
+
+
+class _Server(uvicorn.Server):
+    """A server whose signals are the business of ``run``: uvicorn would end the process by the signal it was sent."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 def server(app: App) -> uvicorn.Server:
     """A uvicorn with the settings that this product needs: no access log (it would hold whole targets), no WebSockets."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
@@ -107,21 +134,32 @@ def server(app: App) -> uvicorn.Server:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=10,
     )
-    return uvicorn.Server(config)
+    return _Server(config)
 
 
-def run(app: App, taken: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM."""
+def run(app: App, taken: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM; what was begun by then is answered, and a second signal does not wait for it.
+
+    ``ready`` is called when signals are heeded and the port has been heard from ``hear`` on.
+    """
     import uvloop  # noqa: PLC0415  # of the server extra
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(server(app).serve(sockets=[taken]))
+        runner.run(serve([(server(app), taken)], ready))
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+async def serve(
+    servers: Sequence[tuple[uvicorn.Server, socket.socket]], ready: Callable[[], None] = lambda: None
+) -> None:
+    """Serve on several ports until SIGINT or SIGTERM."""
+
+    def stop() -> None:
+        for one, _ in servers:
+            one.force_exit = one.should_exit
+            one.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    ready()
+    await asyncio.gather(*(one.serve(sockets=[taken]) for one, taken in servers))

@@ -54,15 +54,15 @@ def read(headers: list[tuple[bytes, bytes]]) -> Asked | None:
     return Asked(method.decode("ascii").upper(), target)
 
 
-def find(engine: Engine, name: str, now: int) -> Gate | None:
+def find(engine: Engine, name: str, *, stale: bool) -> Gate | None:
     """Find a gate: ``{keyspace}.{environment}`` always exists, other names are in the keyspaces' definitions."""
     keyspace, dot, environment = name.partition(".")
     if dot:
-        compiled = engine.known(keyspace, now)
+        compiled = engine.known(keyspace, stale=stale)
         if compiled is None or environment not in compiled.keyspace.environments:
             return None
         return Gate(compiled, environment, None)
-    compiled = engine.with_gate(name, now) if _NAME.match(name) else None
+    compiled = engine.with_gate(name, stale=stale) if _NAME.match(name) else None
     if compiled is None:
         return None
     gate = compiled.keyspace.gates[name]

@@ -219,7 +219,8 @@ class Hot:
     async def _forward(self, scope: Scope, _receive: Receive, send: Send) -> None:
         now, request_id = self._clock(), scope["keywright.request_id"]
         name = scope["raw_path"][len(forward_auth.PREFIX) :].decode("latin-1")
-        gate = forward_auth.find(self._engine, name, now)
+        stale = self._engine.fresh(now)
+        gate = forward_auth.find(self._engine, name, stale=stale)
         if gate is None:
             await respond_problem(scope, send, "not_found", "There is no gate of this name.")
             return
@@ -238,7 +239,7 @@ class Hot:
             )
             return
         verdict = await self._engine.averify(
-            ask, scope["headers"], now, url=asked.target, request_id=request_id
+            ask, scope["headers"], now, url=asked.target, request_id=request_id, stale=stale
         )
         if verdict.code != "ok" or verdict.key is None:
             await self._refuse(scope, send, verdict)

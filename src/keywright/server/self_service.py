@@ -15,7 +15,8 @@ async def answer(engine: Engine, scope: Scope, send: Send, ip: str | None, now: 
     """Answer a request under ``/k/{keyspace}.{environment}/``."""
     where, _, verb = scope["raw_path"][len(PREFIX) :].decode("latin-1").partition("/")
     name, _, environment = where.partition(".")
-    compiled = engine.known(name, now)
+    stale = engine.fresh(now)
+    compiled = engine.known(name, stale=stale)
     if (
         compiled is None
         or verb != "whoami"
@@ -34,7 +35,7 @@ async def answer(engine: Engine, scope: Scope, send: Send, ip: str | None, now: 
     ask = Ask(name, environment or None, method="GET", ip=ip, authenticate_only=True, metered=False)
     url = scope["raw_path"] + b"?" + scope["query_string"] if scope["query_string"] else None
     request_id = scope["keywright.request_id"]
-    verdict = await engine.averify(ask, scope["headers"], now, url=url, request_id=request_id)
+    verdict = await engine.averify(ask, scope["headers"], now, url=url, request_id=request_id, stale=stale)
     if verdict.code != "ok" or verdict.key is None:
         refusal = compiled.answers.of(verdict)
         await respond(scope, send, refusal.status, say_headers(refusal.headers), refusal.body)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, type_coerce, update
+from sqlalchemy.types import NullType
 
 from keywright.keyring import Keyring
 from keywright.model import Actor
@@ -69,6 +70,10 @@ def append(
     tx.execute(update(audit_head).where(audit_head.c.id == 1).values(seq=entry["seq"], mac=entry["mac"]))
 
 
+#: The rows as they are, whatever somebody has put into them: nothing is converted on the way.
+_RAW: Final[list[Any]] = [type_coerce(column, NullType()).label(column.name) for column in audit.c]
+
+
 def head(connection: Connection) -> Head:
     """The newest entry's number and MAC."""
     row = connection.execute(select(audit_head).where(audit_head.c.id == 1)).one()
@@ -78,20 +83,20 @@ def head(connection: Connection) -> Head:
 def verify(connection: Connection, keyring: Keyring, kept: Head | None = None) -> Broken | None:
     """Recompute the chain; ``None`` where it holds. ``kept`` is a head from outside, which must lie on it."""
     mac, expected = bytes(32), 1
-    for row in connection.execute(select(audit).order_by(audit.c.seq)).yield_per(1000):
+    for row in connection.execute(select(*_RAW).order_by(audit.c.seq)).yield_per(1000):
         if row.seq != expected:
             return Broken(expected, "is missing")
         if row.key_n not in keyring.audit:
             return Broken(row.seq, f"was made under secret {row.key_n}, which is not configured")
         mac = _chain(keyring, mac, _entry(row))
-        if not hmac.compare_digest(mac, row.mac):
+        if not (isinstance(row.mac, bytes) and hmac.compare_digest(mac, row.mac)):
             return Broken(row.seq, "was changed, or does not follow the one before it")
         if kept is not None and kept.seq == row.seq and kept.mac != mac.hex():
             return Broken(row.seq, "is not the entry whose head was kept")
         expected += 1
-    newest = head(connection)
-    if (newest.seq, newest.mac) != (expected - 1, mac.hex()):
-        return Broken(expected, "is missing: the head names a later end")
+    newest = connection.execute(select(audit_head.c.seq, audit_head.c.mac)).all()
+    if [tuple(row) for row in newest] != [(expected - 1, mac)]:
+        return Broken(expected, "is missing: the head does not name the last entry")
     if kept is not None and kept.seq >= expected:
         return Broken(expected, f"is missing: a head was kept of entry {kept.seq}")
     return None

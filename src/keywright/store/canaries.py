@@ -30,7 +30,11 @@ def check(tx: Connection, keyring: Keyring, now: int) -> None:
         tx.execute(insert(canaries).values(n=n, mac=mine[n], created_at=now))
 
 
+def known(connection: Connection) -> set[int]:
+    """The entries that the database has ever been opened with."""
+    return {row.n for row in connection.execute(select(canaries.c.n))}
+
+
 def missing(connection: Connection, keyring: Keyring) -> bool:
     """Whether ``check`` has something to write."""
-    stored = {row.n for row in connection.execute(select(canaries.c.n))}
-    return not set(keyring.canaries()) <= stored
+    return not set(keyring.canaries()) <= known(connection)

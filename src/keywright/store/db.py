@@ -20,12 +20,39 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url
 from sqlalchemy.pool import QueuePool
 
 from keywright.errors import CannotStart, Unavailable
+from keywright.store.counter import ChangeCounter
 
-#: A write-ahead log above this is folded back into its file after a commit, in bytes.
+#: A write-ahead log above this is folded back into its file after a commit, in bytes; the commit after that cuts it.
 CHECKPOINT_AT: Final = 4 * 1024 * 1024
 BUSY_TIMEOUT: Final = 5_000  # milliseconds
+SQLITE_VERSION: Final = sqlite3.sqlite_version_info
+
+_INHERITED: Final[list[object]] = []
 
 _SYNCHRONOUS: Final = {"keys": "FULL", "spend": "FULL", "usage": "NORMAL"}
+
+
+class Reader:
+    """A bare read-only connection to a SQLite file, which is closed when its holder goes, a thread for example.
+
+    One that a fork brought along is neither closed nor collected: SQLite's locks are its parent's.
+    """
+
+    __slots__ = ("__weakref__", "_pid", "connection")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self._pid = os.getpid()
+
+    def close(self) -> None:
+        """Close it, if it is this process's own."""
+        if self._pid == os.getpid():
+            self.connection.close()
+        else:
+            _INHERITED.append(self.connection)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class WriterLock:
@@ -60,6 +87,14 @@ class WriterLock:
             self._pid = os.getpid()
         return self._descriptor
 
+    def pause(self) -> None:
+        """Wait until no thread of this process writes, and let none begin until ``resume``."""
+        self._thread_lock.acquire()
+
+    def resume(self) -> None:
+        """Let writers go on; in a forked child too, whose copy of the lock is held like the parent's."""
+        self._thread_lock.release()
+
     def close(self) -> None:
         """Let go of the lock file."""
         if self._descriptor is not None and self._pid == os.getpid():
@@ -77,6 +112,7 @@ class Database:
         self._engines: dict[str, Engine] = {}
         self._pid = os.getpid()
         self._opening = threading.Lock()
+        self._counter: ChangeCounter | None = None
         if self.is_sqlite:
             if not parsed.database or parsed.database == ":memory:":
                 raise CannotStart(
@@ -107,6 +143,17 @@ class Database:
         """The SQLite file of ``keys``, ``spend`` or ``usage``."""
         return self.path if which == "keys" else self.path.with_name(f"{self._stem}.{which}.db")
 
+    def _uri(self, which: str, mode: str) -> str:
+        return f"file:{quote(str(self.file(which)))}?mode={mode}"
+
+    def create(self, which: str) -> None:
+        """Make an empty file to be migrated, where there is none. Raises ``Unavailable``."""
+        if self.is_sqlite:
+            try:
+                self.file(which).touch()
+            except OSError as trouble:
+                raise Unavailable(f"{self.file(which)} cannot be made: {trouble.strerror}") from None
+
     def exists(self) -> bool:
         """Whether there is a database already. PostgreSQL's always is: it was named."""
         return not self.is_sqlite or self.path.exists()
@@ -127,14 +174,35 @@ class Database:
                 yield connection
             return
         with translated(), self._lock.held(), self._engine(which).connect() as connection:
+            if "wal" not in connection.info:
+                # Here and not on connecting: a file that was opened only to find that it is not ours stays as it is.
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                connection.info["wal"] = True
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
                 yield connection
             except BaseException:
                 connection.exec_driver_sql("ROLLBACK")
                 raise
-            connection.exec_driver_sql("COMMIT")
+            self._commit(which, connection)
             self._checkpoint(which, connection)
+
+    def _commit(self, which: str, connection: Connection) -> None:
+        if which != "keys":
+            connection.exec_driver_sql("COMMIT")
+            return
+        self.counter.begin()
+        try:
+            connection.exec_driver_sql("COMMIT")
+        finally:
+            self.counter.end()
+
+    @property
+    def counter(self) -> ChangeCounter:
+        """The number that moves with every commit to the keys file."""
+        if self._counter is None:
+            self._counter = ChangeCounter(self.lock_file)
+        return self._counter
 
     def checkpoint(self) -> None:
         """Fold every write-ahead log back into its file."""
@@ -154,22 +222,43 @@ class Database:
             # The commit stands; a log that could not be folded now is folded after another commit.
             return
 
-    def reader(self, which: str, timeout: float = BUSY_TIMEOUT / 1000) -> sqlite3.Connection:
+    def reader(self, which: str, timeout: float = BUSY_TIMEOUT / 1000) -> Reader:
         """A bare read-only connection to a SQLite file, for look-ups that cannot afford more."""
-        uri = f"file:{quote(str(self.file(which)))}?mode=ro"
-        return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout, check_same_thread=False)
+        uri = self._uri(which, "ro")
+        return Reader(
+            sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout, check_same_thread=False)
+        )
+
+    def before_fork(self) -> None:
+        """Wait for this process's writers and close idle connections, so that a child inherits neither lock nor file.
+
+        SQLite's own locks belong to a process: a child that went on with the parent's files would hold none.
+        """
+        if self.is_sqlite:
+            self._lock.pause()
+        for engine in self._engines.values():
+            engine.dispose()
+
+    def after_fork(self) -> None:
+        """Go on, in the parent and in the child."""
+        if self.is_sqlite:
+            self._lock.resume()
 
     def close(self) -> None:
         """Close every connection."""
         for engine in self._engines.values():
             engine.dispose()
         self._engines.clear()
+        if self._counter is not None:
+            self._counter.close()
+            self._counter = None
         if self.is_sqlite:
             self._lock.close()
 
     def _engine(self, which: str) -> Engine:
         if self._pid != os.getpid():
-            # After a fork the parent's connections are not ours to use or to close.
+            # After a fork the parent's connections are not ours to use or to close, nor to let be collected.
+            _INHERITED.append(self._engines)
             self._engines, self._pid = {}, os.getpid()
         engine = self._engines.get(which)
         if engine is None:
@@ -183,25 +272,26 @@ class Database:
             return self._engines.get("keys") or create_engine(
                 self._postgres, poolclass=QueuePool, pool_pre_ping=True
             )
+        uri = self._uri(
+            which, "rw"
+        )  # a file that has gone is not made anew: beside its log that would destroy both
         engine = create_engine(
-            f"sqlite:///{self.file(which)}",
+            "sqlite://",
+            creator=lambda: sqlite3.connect(
+                uri, uri=True, timeout=BUSY_TIMEOUT / 1000, check_same_thread=False, isolation_level=None
+            ),
             poolclass=QueuePool,
             pool_size=4,
             max_overflow=20,
-            connect_args={
-                "timeout": BUSY_TIMEOUT / 1000,
-                "check_same_thread": False,
-                "isolation_level": None,
-            },
         )
         level = _SYNCHRONOUS[which]
 
         @event.listens_for(engine, "connect")
         def prepare(connection: sqlite3.Connection, _record: object) -> None:
             for pragma in (
-                "journal_mode=WAL",
                 f"synchronous={level}",
                 "wal_autocheckpoint=0",
+                f"journal_size_limit={CHECKPOINT_AT // 4}",
                 "foreign_keys=ON",
             ):
                 connection.execute(f"PRAGMA {pragma}")
@@ -214,6 +304,8 @@ def translated() -> Iterator[None]:
     """Turn a driver's trouble into ``Unavailable``. Broken constraints pass: they are answers, not trouble."""
     try:
         yield
-    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, sqlite3.OperationalError) as trouble:
+    except (exc.IntegrityError, exc.DataError, exc.ProgrammingError):
+        raise
+    except (exc.DBAPIError, exc.TimeoutError, sqlite3.OperationalError) as trouble:
         said = getattr(trouble, "orig", None) or trouble
         raise Unavailable(f"the store does not answer: {said}") from trouble

@@ -1,6 +1,7 @@
 """Keys and their secrets, as management reads and writes them. A MAC is written here and never read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +20,7 @@ from sqlalchemy import (
     update,
 )
 
+from keywright.errors import Unavailable
 from keywright.model import Binding, Key, Limit, StoredSecret, key_state
 from keywright.store.schema import accounts, keys, secrets
 
@@ -102,10 +104,10 @@ def set_secret(tx: Connection, key_id: str, n: int, **values: Any) -> None:
     tx.execute(update(secrets).where(secrets.c.key_id == key_id, secrets.c.n == n).values(**values))
 
 
-def rewrap(tx: Connection, key_id: str, n: int, old: bytes, new: bytes, pepper: int) -> None:
+def rewrap(tx: Connection, key_id: str, n: int, old: bytes, new: bytes, pepper: int) -> bool:
     """Replace a MAC by the same secret's under another pepper, if it is still the one that was proven."""
     same = and_(secrets.c.key_id == key_id, secrets.c.n == n, secrets.c.mac == old)
-    tx.execute(update(secrets).where(same).values(mac=new, pepper=pepper))
+    return tx.execute(update(secrets).where(same).values(mac=new, pepper=pepper)).rowcount == 1
 
 
 def get(connection: Connection, key_id: str, now: int) -> Key | None:
@@ -205,8 +207,17 @@ def _keys(connection: Connection, rows: Sequence[Row[Any]], now: int) -> list[Ke
     found: dict[str, list[StoredSecret]] = {row.id: [] for row in rows}
     query = select(secrets).where(secrets.c.key_id.in_(list(found))).order_by(secrets.c.n.desc())
     for secret in connection.execute(query):
-        found[secret.key_id].append(_secret(secret))
+        with _readable(secret.key_id):
+            found[secret.key_id].append(_secret(secret))
     return [_key(row, tuple(found[row.id]), now) for row in rows]
+
+
+@contextmanager
+def _readable(key_id: str) -> Iterator[None]:
+    try:
+        yield
+    except (msgspec.DecodeError, TypeError) as damaged:
+        raise Unavailable(f"the row of key {key_id} cannot be read: {damaged}") from damaged
 
 
 def _secret(row: Row[Any]) -> StoredSecret:
@@ -215,6 +226,11 @@ def _secret(row: Row[Any]) -> StoredSecret:
 
 
 def _key(row: Row[Any], its_secrets: tuple[StoredSecret, ...], now: int) -> Key:
+    with _readable(row.id):
+        return _read(row, its_secrets, now)
+
+
+def _read(row: Row[Any], its_secrets: tuple[StoredSecret, ...], now: int) -> Key:
     return Key(
         id=row.id,
         keyspace=row.keyspace,

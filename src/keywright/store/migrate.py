@@ -22,10 +22,11 @@ def versions(database: Database) -> dict[str, str | None]:
         try:
             with database.read(which) as connection:
                 found[which] = _version(connection, which)
-        except exc.DatabaseError as trouble:
-            raise SchemaTrouble(
-                f"{_where(database, which)} is not a Keywright database: {trouble.orig}"
-            ) from None
+        except Unavailable as trouble:
+            if type(trouble.__cause__) is not exc.DatabaseError:
+                raise
+            said = trouble.__cause__.orig
+            raise SchemaTrouble(f"{_where(database, which)} is not a Keywright database: {said}") from None
     return found
 
 
@@ -47,6 +48,7 @@ def migrate(database: Database) -> bool:
     check(database)
     behind = [which for which, version in versions(database).items() if version != HEADS[which]]
     for which in behind:
+        database.create(which)
         with database.write(which) as connection:
             if not database.is_sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})

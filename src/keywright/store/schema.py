@@ -93,6 +93,7 @@ keys = Table(
 )
 Index("keys_by_account", keys.c.account_id, keys.c.created_at, keys.c.id)
 Index("keys_by_time", keys.c.created_at, keys.c.id)
+Index("keys_by_names", keys.c.name, keys.c.id)
 Index("keys_by_name", keys.c.account_id, keys.c.name, keys.c.id)
 Index("keys_by_search", keys.c.account_id, keys.c.keyspace, keys.c.created_at, keys.c.id, keys.c.search)
 Index("keys_by_parent", keys.c.parent)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from sqlalchemy import Connection, text
 
 from keywright import limits as arithmetic
@@ -97,7 +98,10 @@ class Spender:
             while len(batch) < MOST_AT_ONCE and not self._waiting.empty():
                 batch.append(self._waiting.get())
             stopping = None in batch
-            self._transact([job for job in batch if job is not None])
+            # Whoever has stopped waiting is not charged, and whoever waits from here on cannot stop.
+            self._transact(
+                [job for job in batch if job is not None and job[0].set_running_or_notify_cancel()]
+            )
 
     def _transact(self, jobs: Sequence[tuple[Future[Spent], tuple[Charge, ...], int, int]]) -> None:
         if not jobs:
@@ -138,15 +142,22 @@ def _take(tx: Connection, subject: str, limit: Limit, cost: int, now: int) -> tu
     return row is not None, _stands(tx, subject, limit, cost, now)
 
 
+def _told(subject: str, limit: Limit) -> Limit:
+    """The limit under the name that clients are told: two limits of one kind must not share one."""
+    whose = "account-" if subject.startswith("account:") else "plan-" if subject.endswith(":plan") else ""
+    return msgspec.structs.replace(limit, name=whose + limit.name) if whose else limit
+
+
 def _stands(tx: Connection, subject: str, limit: Limit, cost: int, now: int) -> LimitState:
+    told = _told(subject, limit)
     if limit.kind == "rate":
         oldest = arithmetic.oldest_bucket(limit, now)
         rows = tx.execute(BUCKETS, {"subject": subject, "name": limit.name, "oldest": oldest}).all()
         buckets = [(int(start), int(used)) for start, used in rows]
         return arithmetic.state(
-            limit, sum(used for _, used in buckets), arithmetic.rate_reset(limit, buckets, max(cost, 1), now)
+            told, sum(used for _, used in buckets), arithmetic.rate_reset(limit, buckets, max(cost, 1), now)
         )
     start = arithmetic.period_start(limit, now)
     used = tx.execute(USED, {"subject": subject, "name": limit.name, "period": start}).scalar()
     end = arithmetic.period_end(limit, now)
-    return arithmetic.state(limit, int(used or 0), None if end is None else end - now)
+    return arithmetic.state(told, int(used or 0), None if end is None else end - now)

@@ -83,6 +83,7 @@ def _keys() -> None:
     )
     op.create_index("keys_by_account", "keys", ["account_id", "created_at", "id"])
     op.create_index("keys_by_time", "keys", ["created_at", "id"])
+    op.create_index("keys_by_names", "keys", ["name", "id"])
     op.create_index("keys_by_name", "keys", ["account_id", "name", "id"])
     op.create_index("keys_by_search", "keys", ["account_id", "keyspace", "created_at", "id", "search"])
     op.create_index("keys_by_parent", "keys", ["parent"])

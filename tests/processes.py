@@ -1,0 +1,165 @@
+"""The command, in this process or as one of its own: run to its end, or kept running and read while it runs."""
+
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+from unittest import mock
+
+from keywright import cli
+
+COMMAND = (str(Path(sys.executable).with_name("keywright")),)
+#: Longer than anything takes on a busy machine; reached only where something hangs.
+PATIENCE = 60.0
+
+
+def surroundings(**over: str) -> dict[str, str]:
+    """This process's environment, without what it sets for a Keywright of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KEYWRIGHT_")}
+    return kept | {"PYTHONUNBUFFERED": "1"} | over
+
+
+class Ran(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, as JSON."""
+        return json.loads(self.out)
+
+
+class Folder:
+    """A folder with an installation, or with none yet, and the command in it, in this process."""
+
+    def __init__(self, path: Path, *, copy_of: Path | None = None) -> None:
+        self.path = path
+        for file in copy_of.glob("test*") if copy_of else ():
+            (path / file.name).write_bytes(file.read_bytes())
+        self.database = f"sqlite:///{path / ('test.db' if copy_of else 'keywright.db')}"
+
+    def __call__(self, *arguments: str, given: str = "", **environment: str) -> Ran:
+        """Run the command to its end."""
+        around = surroundings(KEYWRIGHT_DATABASE=self.database) | environment
+        out, err = io.StringIO(), io.StringIO()
+        stdin = mock.patch("sys.stdin", io.StringIO(given))
+        environ = mock.patch.dict(os.environ, around, clear=True)
+        with chdir(self.path), stdin, environ, redirect_stdout(out), redirect_stderr(err):
+            code = cli.main(arguments)
+        return Ran(code, out.getvalue(), err.getvalue())
+
+
+def run(*arguments: str, cwd: Path, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        input=given,
+        env=surroundings(**environment),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+class Running:
+    """A command that runs: what it has printed, and how it ends. Ended when the block does."""
+
+    def __init__(self, *arguments: str, cwd: Path, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=cwd,
+            env=surroundings(**environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self._more = threading.Condition()
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream, lines), daemon=True)
+            for stream, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def until(self, pattern: str) -> re.Match[str]:
+        """Wait for a line of standard output that the pattern is found in."""
+        with self._more:
+            found = self._more.wait_for(lambda: self._search(pattern), PATIENCE)
+        assert found, f"{pattern!r} was never printed\n{self.said}"
+        return found
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal, where it still runs, and wait for the end."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        try:
+            code = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        return code
+
+    @property
+    def said(self) -> str:
+        """Everything that was printed."""
+        return "".join(self.out) + "".join(self.err)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+    def _read(self, stream: Iterable[str], lines: list[str]) -> None:
+        for line in stream:
+            with self._more:
+                lines.append(line)
+                self._more.notify_all()
+        with self._more:
+            self._more.notify_all()
+
+    def _search(self, pattern: str) -> re.Match[str] | None:
+        found = re.search(pattern, "".join(self.out))
+        if found is None and self.process.poll() is not None:
+            raise AssertionError(f"it ended with {self.process.returncode}\n{self.said}")
+        return found
+
+
+class Served(Running):
+    """``keywright serve`` on a free port, from the moment on which it listens."""
+
+    def __init__(self, database: str, cwd: Path, **environment: str) -> None:
+        super().__init__("serve", "--port", "0", "--database", database, cwd=cwd, **environment)
+        self.url = self.until(r"listening\s+(http://\S+)\n")[1]
+        self.port = int(self.url.rpartition(":")[2])
+
+
+def answers(port: int) -> bool:
+    """Whether anything listens on a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,86 @@
+"""The hot path: what it may remember, and what it must not."""
+
+from pathlib import Path
+
+import pytest
+
+from conftest import EVERY, bearer, make
+from keywright import Keywright
+from keywright.store.counter import ChangeCounter
+from keywright.store.lookup import Lookup
+
+SMALLER = EVERY.replace('limits = ["5/day"]', 'limits = ["1/day"]')
+
+
+@pytest.mark.security("T-28")
+@pytest.mark.requirement("X-10")
+def test_a_plan_that_shrinks_during_a_look_up_is_not_remembered(
+    kw: Keywright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key read after a plan's change, but put together with the plan from before it, does not enter the cache."""
+    key, engine = make(kw, plan="small"), kw.installation.engine
+    kw.verify({}, keyspace="every", environment="production")
+    find, compiled = Lookup.find, type(engine).compiled
+
+    def find_after_the_change(self: Lookup, key_id: bytes) -> object:
+        kw.keyspaces.apply(SMALLER)
+        return find(self, key_id)
+
+    def old_plan_then_the_change_is_seen(self: object, name: str, *, stale: bool = False) -> object:
+        old = compiled(engine, name, stale=stale)
+        kw.installation.freshness.check(kw.installation.clock() + 1)
+        return old
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lookup, "find", find_after_the_change)
+        patched.setattr(type(engine), "compiled", old_plan_then_the_change_is_seen)
+        kw.verify(bearer(key), keyspace="every", environment="production", method="GET")
+    verdict = kw.verify(bearer(key), keyspace="every", environment="production", method="GET")
+
+    assert [limit.limit for limit in verdict.limits] == [1]
+
+
+def test_a_writer_killed_in_its_commit_leaves_the_counter_unknown(tmp_path: Path) -> None:
+    """An odd number is never taken for fresh, and the next writer makes it even again."""
+    counter, other = ChangeCounter(tmp_path / "k.lock"), ChangeCounter(tmp_path / "k.lock")
+    counter.begin()  # and killed here
+
+    assert other.read() % 2 == 1
+
+    other.begin()
+    other.end()
+
+    assert (counter.read() % 2, counter.read() > 1) == (0, True)
+
+
+def test_the_counter_says_nothing_where_it_cannot_be_mapped(tmp_path: Path) -> None:
+    """Without its file the number is odd: every verification asks the data version."""
+    assert ChangeCounter(tmp_path / "missing" / "k.lock").read() == 1
+
+
+def test_a_cached_verification_asks_the_store_nothing(kw: Keywright) -> None:
+    """Once a key is known by heart, a verification runs no statement, and no malformed one ever does."""
+    key = make(kw)
+    for _ in range(2):
+        kw.verify(bearer(key), keyspace="every", environment="production", method="GET")
+    before = kw.installation.lookup.statements
+
+    for _ in range(50):
+        assert kw.verify(bearer(key), keyspace="every", environment="production", method="GET").valid
+        assert not kw.verify(
+            {"Authorization": "Bearer nonsense"}, keyspace="every", environment="production"
+        ).valid
+
+    assert kw.installation.lookup.statements == before
+
+
+@pytest.mark.requirement("X-22")
+def test_the_library_fills_in_its_own_keyspace(template: Path, kw: Keywright) -> None:
+    """A ``Keywright`` that was opened for a keyspace and environment makes keys there unless told otherwise."""
+    with Keywright(kw.installation.database.url, keyspace="every", environment="production") as mine:
+        issued = mine.keys.create(
+            account="globex", name="CRM sync", access="restricted", scopes=["things:read"]
+        )
+
+        assert (issued.key.keyspace, issued.key.environment) == ("every", "production")
+        assert mine.verify(bearer(issued), scopes=["things:read"], method="GET").valid

@@ -1,0 +1,246 @@
+"""Promise 4: what is counted adds up, once, and stays when the key is gone."""
+
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from conftest import bearer, make
+from keywright import Keywright
+from keywright.meter import MOST_RESOURCES
+from keywright.model import Ask
+from keywright.schemes import from_mapping
+from keywright.store import usage
+from keywright.testing import Clock
+
+EVERY = {"keyspace": "every", "environment": "production"}
+
+
+def counted(kw: Keywright, *columns: str) -> dict[Any, int]:
+    """The stored counts, summed by some columns."""
+    names = ", ".join(columns)
+    with kw.installation.database.read("usage") as connection:
+        rows = connection.exec_driver_sql(
+            f"SELECT {names}, sum(count) FROM usage_minutes GROUP BY {names}"
+        ).all()
+    return {row[0] if len(columns) == 1 else tuple(row[:-1]): row[-1] for row in rows}
+
+
+def reopened(kw: Keywright, clock: Clock) -> Keywright:
+    """Close, which writes what was counted, and open again to read it."""
+    kw.close()
+    return Keywright(kw.installation.database.url, clock=clock)
+
+
+@pytest.mark.requirement("B-13", "B-14")
+@pytest.mark.security("R-32")
+def test_counts_add_up_by_key_minute_code_and_resource(kw: Keywright, clock: Clock) -> None:
+    """After ``close`` the store holds each verdict once: by key, minute, code and resource, in several threads."""
+    one, two = make(kw, limits=["90/day"]), make(kw, access="read_only")
+    told: Counter[tuple[str, int, str, str]] = Counter()
+    lock = threading.Lock()
+
+    def calls(seed: int) -> None:
+        for n in range(40):
+            key, resource = (one, two)[(n + seed) % 2], ("/things", "/things/{id}")[n % 2]
+            verdict = kw.verify(
+                bearer(key), **EVERY, method="POST", resource=resource, scopes=["things:write"]
+            )
+            with lock:
+                told[key.key.id, minute, verdict.code, resource] += 1
+
+    for _ in range(3):
+        minute = clock() - clock() % 60_000_000
+        threads = [threading.Thread(target=calls, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        clock.advance(minutes=1)
+
+    with reopened(kw, clock) as again:
+        assert counted(again, "key_id", "minute", "code", "resource") == dict(told)
+        assert {code for _, _, code, _ in told} == {"ok", "quota_exhausted", "insufficient_scope"}
+        with again.installation.database.read("usage") as connection:
+            assert usage.totals(connection, one.key.id) == {"ok": 90, "quota_exhausted": 150}
+
+
+def test_refusals_of_nobody_are_counted_for_nobody(kw: Keywright, clock: Clock) -> None:
+    """What proves no key is counted by keyspace and code with an empty key id; a deleted key's use too."""
+    key, gone = make(kw), make(kw)
+    kw.keys.delete(gone.key.id)
+    kw.verify({}, **EVERY)
+    kw.verify({"Authorization": "Bearer nonsense"}, **EVERY)
+    kw.verify(bearer(gone), **EVERY)
+    kw.verify(bearer(key), keyspace="partna", environment="production")
+    kw.verify({"x-api-key": key.credential.token.reveal(), "x-api-user": "initech"}, **EVERY)
+
+    with reopened(kw, clock) as again:
+        assert counted(again, "key_id", "keyspace", "code") == {
+            ("", "every", "missing"): 1,
+            ("", "every", "invalid"): 3,
+            ("", "partna", "missing"): 1,
+        }
+
+
+@pytest.mark.requirement("P-33")
+def test_the_last_use_is_the_newest_that_succeeded(kw: Keywright, clock: Clock) -> None:
+    """Last used moves with successes only, never backwards, is there for both secrets and in the list."""
+    key, unused = make(kw), make(kw)
+    kw.verify(bearer(key), **EVERY, ip="192.0.2.1")
+    used = clock()
+    kw.installation.meter.flush()
+    clock.advance(hours=1)
+    kw.verify(bearer(key), keyspace="every", environment="staging")
+    kw.keys.disable(unused.key.id)
+    kw.verify(bearer(unused), **EVERY)
+    clock.advance(hours=-5)
+    kw.verify(bearer(key), **EVERY, ip="192.0.2.9")
+    kw.installation.meter.flush()
+    clock.advance(hours=5)
+
+    listed = {found.id: found.last_used_at for found in kw.keys.list(account="globex").items}
+    assert listed == {key.key.id: used, unused.key.id: None}
+    assert kw.keys.get(key.key.id).last_used_at == used
+
+
+@pytest.mark.security("S-08")
+def test_an_ask_that_is_not_metered_leaves_no_trace(kw: Keywright, clock: Clock) -> None:
+    """A whoami-like ask counts nothing, is no use, and spends nothing, whatever it is answered."""
+    key = make(kw, limits=["5/day"])
+    ask = Ask("every", "production", authenticate_only=True, metered=False)
+    for headers in (bearer(key), {}, {"Authorization": "Bearer nonsense"}):
+        kw.installation.engine.verify(ask, from_mapping(headers), clock())
+
+    with reopened(kw, clock) as again:
+        assert counted(again, "key_id") == {}
+        assert again.keys.get(key.key.id).last_used_at is None
+        assert again.verify(bearer(key), **EVERY).limits[0].remaining == 4
+
+
+def test_resources_beyond_fifty_are_other(kw: Keywright, clock: Clock) -> None:
+    """Fifty resources of a key are told apart, further ones are ``other``; known ones go on, another key has its own fifty."""
+    key, second = make(kw), make(kw)
+    for n in range(MOST_RESOURCES + 20):
+        kw.verify(bearer(key), **EVERY, resource=f"/r{n}")
+    kw.verify(bearer(key), **EVERY, resource="/r0")
+    kw.verify(bearer(second), **EVERY, resource="/late")
+
+    with reopened(kw, clock) as again:
+        found = counted(again, "key_id", "resource")
+    own = {resource: count for (key_id, resource), count in found.items() if key_id == key.key.id}
+    assert len(own) == MOST_RESOURCES + 1
+    assert (own["other"], own["/r0"], own["/r1"]) == (20, 2, 1)
+    assert found[second.key.id, "/late"] == 1
+
+
+@pytest.mark.security("R-32")
+def test_a_batch_that_arrives_twice_counts_once(kw: Keywright) -> None:
+    """A batch that is sent again after its answer was lost changes nothing; the next one counts."""
+    database = kw.installation.database
+    counts = [usage.Count("k1", "every", "production", "a1", 0, "ok", "", 5)]
+    seen = [usage.Seen("k1", 1, 10, None)]
+
+    def send(worker: str, batch: int) -> bool:
+        with database.write("usage") as tx:
+            return usage.add(tx, worker, batch, counts, seen, 0)
+
+    sent = [send("w", 1), send("w", 1), send("w", 2), send("w", 1), send("v", 1)]
+
+    assert sent == [True, False, True, False, True]
+    assert counted(kw, "key_id") == {"k1": 15}
+
+
+def test_a_store_that_was_away_gets_every_count_once(kw: Keywright, clock: Clock) -> None:
+    """Counts wait while the usage file cannot be written, and arrive once it can."""
+    key = make(kw)
+    database = kw.installation.database
+    kw.installation.meter.flush()
+    database.close()
+    file = database.file("usage")
+    file.rename(file.with_suffix(".away"))
+    file.mkdir()
+    for _ in range(3):
+        kw.verify(bearer(key), **EVERY)
+        assert not kw.installation.meter.flush()
+    file.rmdir()
+    file.with_suffix(".away").rename(file)
+    kw.verify(bearer(key), **EVERY)
+
+    with reopened(kw, clock) as again:
+        assert counted(again, "code") == {"ok": 4}
+        assert again.keys.get(key.key.id).last_used_at == clock()
+
+
+def test_counting_amid_flushing_loses_nothing(kw: Keywright, clock: Clock) -> None:
+    """Threads that count while another flushes without pause lose no count and no last use."""
+    keys = [make(kw) for _ in range(4)]
+    stop = threading.Event()
+
+    def flush() -> None:
+        while not stop.is_set():
+            kw.installation.meter.flush()
+
+    def use(n: int) -> None:
+        for _ in range(200):
+            kw.verify(bearer(keys[n]), **EVERY)
+
+    flusher = threading.Thread(target=flush)
+    flusher.start()
+    users = [threading.Thread(target=use, args=(n,)) for n in range(4)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    stop.set()
+    flusher.join()
+
+    with reopened(kw, clock) as again:
+        assert counted(again, "key_id", "code") == {(key.key.id, "ok"): 200 for key in keys}
+        assert {found.last_used_at for found in again.keys.list(account="globex").items} == {clock()}
+
+
+def test_a_worker_that_closes_leaves_no_mark(kw: Keywright, clock: Clock) -> None:
+    """The mark of a worker's last batch goes with the worker: marks do not pile up with restarts."""
+    key = make(kw)
+    for _ in range(3):
+        kw.verify(bearer(key), **EVERY)
+        kw = reopened(kw, clock)
+    with kw.installation.database.read("usage") as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM flushed").scalar_one() == 0
+    assert counted(kw, "code") == {"ok": 3}
+    kw.close()
+
+
+@pytest.mark.requirement("X-14")
+def test_a_deleted_keys_usage_stays_its_own(kw: Keywright, clock: Clock) -> None:
+    """Deleting a key keeps what it was used for under its id, beside the tombstone that knows its name."""
+    key = make(kw, name="CRM sync")
+    for _ in range(3):
+        kw.verify(bearer(key), **EVERY)
+    kw.keys.delete(key.key.id)
+
+    with reopened(kw, clock) as again:
+        with again.installation.database.read("usage") as connection:
+            assert usage.totals(connection, key.key.id) == {"ok": 3}
+        told = [entry for entry in again.installation.trail.list() if entry["target_id"] == key.key.id]
+        assert told[0]["detail"] == {"name": "CRM sync"}
+        with again.installation.database.read() as connection:
+            row = connection.exec_driver_sql("SELECT name, state FROM keys WHERE id = ?", (key.key.id,)).one()
+        assert tuple(row) == ("CRM sync", "deleted")
+
+
+def test_a_list_works_while_the_usage_file_is_away(kw: Keywright) -> None:
+    """Where usage cannot be read, keys are listed and got without their last use: it is no reason to hide a key."""
+    key = make(kw)
+    database = kw.installation.database
+    database.close()
+    file = database.file("usage")
+    file.rename(file.with_suffix(".away"))
+    file.mkdir()
+
+    assert [found.id for found in kw.keys.list(account="globex").items] == [key.key.id]
+    assert kw.keys.get(key.key.id).last_used_at is None
+    file.rmdir()
+    file.with_suffix(".away").rename(file)
