@@ -39,7 +39,6 @@ def identity(reply: Reply) -> dict[str, list[str]]:
     return {name: reply.all(f"x-keywright-{name}") for name in IDENTITY}
 
 
-@pytest.mark.requirement("X-22")
 def test_allow_is_200_with_the_whole_identity(door: Door, key: Issued) -> None:
     """An allowed request is exactly 200, empty, uncacheable, and names key, account, environment, access and scopes."""
     reply = ask(door, bearer(key))
@@ -186,7 +185,6 @@ def test_conditions_ranges_and_bodies_are_ignored(door: Door, key: Issued) -> No
     assert ask(door, odd).status == 401
 
 
-@pytest.mark.security("T-01")
 @pytest.mark.parametrize(
     "shape", ["/things/{}", "/things?key={}", "/things?x-api-key=abc", "/things?a=1&X_TOKEN=1"]
 )
@@ -320,7 +318,6 @@ def test_a_path_with_one_reading(raw: bytes, path: str) -> None:
     assert canonical_path(raw) == path
 
 
-@pytest.mark.requirement("P-28", "X-16")
 def test_cookies_and_origins_change_nothing(door: Door, key: Issued) -> None:
     """A stray cookie or origin neither opens nor closes a gate, and no answer invites a browser."""
     stray = {"Cookie": "session=abc; token=" + token(key), "Origin": "https://evil.example"}
