@@ -108,7 +108,7 @@ def server(app: App) -> uvicorn.Server:
     return _Server(config)
 
 
-def run(app: App, taken: socket.socket, ready: Callable[[], None]) -> None:
+def run(app: App, taken: socket.socket, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGINT or SIGTERM; what was begun by then is answered, and a second signal does not wait for it.
 
     ``ready`` is called when signals are heeded and the port has been heard from ``hear`` on.
