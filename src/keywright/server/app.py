@@ -88,10 +88,16 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn would leave the application in the middle, and log that it was
+            await self.lifespan.shutdown()
+
 
 def server(app: App) -> uvicorn.Server:
     """A uvicorn with the settings that this product needs: no access log (it would hold whole targets), no WebSockets."""
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    if logging.getLogger().level > logging.DEBUG:
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = uvicorn.Config(
         app,
         loop="uvloop",
