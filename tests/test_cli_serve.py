@@ -1,6 +1,7 @@
 """``keywright serve``: what it prints, when it refuses to start, and how it ends."""
 
 import ctypes
+import json
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -194,42 +196,57 @@ def test_with_a_public_url_it_listens_for_others(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- it ends
 
 
+class Begun:
+    """A verification that is begun: the server has its head, has said to go on, and waits for its body."""
+
+    def __init__(self, folder: Folder, port: int) -> None:
+        where = ("--keyspace", "every", *KEY)
+        self.key = folder("keys", "create", "CRM", *where, "--json").json
+        manage = folder("management-keys", "create", "ci", "--scope", "verify", "--quiet").out.strip()
+        asked = {"keyspace": "every", "environment": "production", "method": "GET"}
+        self._body = json.dumps(asked | {"token": self.key["credential"]["token"]}).encode()
+        head = (
+            "POST /v1/verify HTTP/1.1",
+            "Host: x",
+            f"Authorization: Bearer {manage}",
+            "Expect: 100-continue",
+        )
+        kind = ("Content-Type: application/json", f"Content-Length: {len(self._body)}", "", "")
+        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self._socket.sendall("\r\n".join((*head, *kind)).encode())
+        assert self._socket.recv(100).startswith(b"HTTP/1.1 100 ")
+
+    def finish(self) -> bytes:
+        """Send the body and read the answer."""
+        self._socket.sendall(self._body)
+        return self._socket.makefile("rb").read()
+
+    def close(self) -> None:
+        """Go away."""
+        self._socket.close()
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_what_was_begun_is_answered_at_the_end(folder: Folder, how: signal.Signals) -> None:
     """A request that was begun before the signal gets its answer; then the code is 0 and the counts are written."""
-    manage = folder("management-keys", "create", "ci", "--scope", "verify", "--quiet").out.strip()
-    issued = folder("keys", "create", "CRM", "--keyspace", "every", *KEY, "--json").json
-    body = (
-        f'{{"keyspace":"every","environment":"production","method":"GET","token":"{issued["credential"]["token"]}"}}'
-    ).encode()
-    head = (
-        f"POST /v1/verify HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {manage}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
-    ).encode()
-    with Served(folder.database, folder.path) as served:
-        with socket.create_connection(("127.0.0.1", served.port), PATIENCE) as begun:
-            begun.sendall(head)
-            assert begun.recv(100).startswith(b"HTTP/1.1 100 ")
-            served.process.send_signal(how)
-            until_refused(served.port)
-            begun.sendall(body)
-            answer = begun.makefile("rb").read()
+    with Served(folder.database, folder.path) as served, closing(Begun(folder, served.port)) as begun:
+        served.process.send_signal(how)
+        until_refused(served.port)
+        answer = begun.finish()
         code = served.ended()
 
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b'"valid":true' in answer
     assert (code, "".join(served.err)) == (0, "")
-    assert folder("keys", "get", issued["key"]["id"], "--json").json["last_used_at"] is not None
+    assert folder("keys", "get", begun.key["key"]["id"], "--json").json["last_used_at"] is not None
 
 
 def test_a_second_signal_does_not_wait(folder: Folder) -> None:
     """Whoever stops it twice does not wait for a request that never ends, and still sees no traceback."""
-    with Served(folder.database, folder.path) as served:
-        with socket.create_connection(("127.0.0.1", served.port), PATIENCE) as begun:
-            begun.sendall(b"POST /v1/keys HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n")
-            served.process.send_signal(signal.SIGINT)
-            until_refused(served.port)
-            served.process.send_signal(signal.SIGINT)
-            code = served.ended()
+    with Served(folder.database, folder.path) as served, closing(Begun(folder, served.port)):
+        served.process.send_signal(signal.SIGINT)
+        until_refused(served.port)
+        served.process.send_signal(signal.SIGINT)
+        code = served.ended()
 
     assert (code, "".join(served.err)) == (0, "")

@@ -98,6 +98,7 @@ def server(app: App) -> uvicorn.Server:
     """A uvicorn with the settings that this product needs: no access log (it would hold whole targets), no WebSockets."""
     if logging.getLogger().level > logging.DEBUG:
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_trouble)
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -112,6 +113,11 @@ def server(app: App) -> uvicorn.Server:
         timeout_graceful_shutdown=10,
     )
     return _Server(config)
+
+
+def _is_trouble(record: logging.LogRecord) -> bool:
+    # A request that was cut off because the server was told twice to stop is nobody's fault.
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 def run(app: App, taken: socket.socket, ready: Callable[[], None] = lambda: None) -> None:
