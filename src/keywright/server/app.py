@@ -117,10 +117,17 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn would leave the application in the middle, and log that it was
+            await self.lifespan.shutdown()
+
 
 def server(app: App) -> uvicorn.Server:
     """A uvicorn with the settings that this product needs: no access log (it would hold whole targets), no WebSockets."""
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    if logging.getLogger().level > logging.DEBUG:
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_trouble)
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -137,7 +144,12 @@ def server(app: App) -> uvicorn.Server:
     return _Server(config)
 
 
-def run(app: App, taken: socket.socket, ready: Callable[[], None]) -> None:
+def _is_trouble(record: logging.LogRecord) -> bool:
+    # A request that was cut off because the server was told twice to stop is nobody's fault.
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
+
+
+def run(app: App, taken: socket.socket, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGINT or SIGTERM; what was begun by then is answered, and a second signal does not wait for it.
 
     ``ready`` is called when signals are heeded and the port has been heard from ``hear`` on.
