@@ -238,14 +238,20 @@ def test_a_restricted_key_passes_where_its_scopes_are_asked(
         ("POST", "/things", 403),
         ("DELETE", "/things/1", 403),
         ("PROPFIND", "/x", 403),
+        ("GET", "/x", 403),
     ],
 )
 @pytest.mark.requirement("G-14")
 def test_a_read_only_key_reads(door: Door, kw: Keywright, method: str, uri: str, status: int) -> None:
-    """A read-only key passes a gate's reads, and no write, whether a rule names it or not."""
+    """A read-only key passes the reads that a gate's rules name, no write, and nothing that no rule names."""
     key = make(kw, access="read_only")
 
     assert ask(door, bearer(key), gate="shop", method=method, uri=uri).status == status
+
+
+def test_what_no_rule_names_is_for_keys_that_may_do_all(door: Door, kw: Keywright) -> None:
+    """Where no rule of a gate fits, only access `all` passes."""
+    assert ask(door, bearer(make(kw)), gate="shop", method="GET", uri="/x").status == 200
 
 
 def test_a_gate_belongs_to_one_environment(door: Door, kw: Keywright) -> None:

@@ -81,8 +81,8 @@ def ask_of(gate: Gate, asked: Asked, ip: str | None) -> Ask | None:
         return None
     rule = match(gate.rules, asked.method, path)
     if rule is None:
-        # No rule: only what may do everything passes, as for any method without a scope.
-        return Ask(keyspace, gate.environment, method=asked.method, ip=ip, resource="other")
+        # No rule says what this needs, so nothing is asked that a narrower key could hold: only `all` passes.
+        return Ask(keyspace, gate.environment, ip=ip, resource="other")
     return Ask(
         keyspace,
         gate.environment,
