@@ -171,9 +171,9 @@ def test_what_each_letter_may_do(door: Door, kw: Keywright, master: Issued) -> N
     [
         ({}, None),
         ({"expirationInDays": 0, "expirationInMonths": 0, "otp": "123456"}, None),
-        ({"expirationInDays": 30}, "2027-02-14T12:30:30Z"),
-        ({"expirationInMonths": 1}, "2027-02-15T12:30:30Z"),
-        ({"expirationInMonths": 14, "expirationInDays": 1}, "2028-03-16T12:30:30Z"),
+        ({"expirationInDays": 30}, "2027-02-14T12:00:30Z"),
+        ({"expirationInMonths": 1}, "2027-02-15T12:00:30Z"),
+        ({"expirationInMonths": 14, "expirationInDays": 1}, "2028-03-16T12:00:30Z"),
     ],
 )
 def test_an_expiry_in_days_and_months(
@@ -191,14 +191,14 @@ def test_an_expiry_in_days_and_months(
 @pytest.mark.requirement("X-20")
 def test_a_month_ends_with_its_last_day(door: Door, master: Issued, clock: Clock) -> None:
     """A month after the 31st of January is the 28th of February, and the key ends then."""
-    clock.tick(16 * 86_400)
+    clock.advance(days=16)
     value = created(ask(door, CREATE, pair(master), {"keyname": "E", "scope": "G", "expirationInMonths": 1}))
 
-    assert whoami(door, value).json["key"]["expires_at"] == "2027-02-28T12:30:30Z"
-    clock.tick(28 * 86_400)
+    assert whoami(door, value).json["key"]["expires_at"] == "2027-02-28T12:00:30Z"
+    clock.advance(days=28)
     assert whoami(door, value).code == "expired"
     item = listed(door, pair(master))[id_of(value)]
-    assert (item["DeletedAt"], item["Expiration"]) == ("2027-02-28T12:30:30Z", 1_803_817_830)
+    assert (item["DeletedAt"], item["Expiration"]) == ("2027-02-28T12:00:30Z", 1_803_816_030)
 
 
 @pytest.mark.requirement("G-18", "X-11")
@@ -405,7 +405,7 @@ def test_an_account_that_is_not_active_manages_nothing(door: Door, kw: Keywright
 def test_the_list_has_every_key_and_no_secret(door: Door, kw: Keywright, clock: Clock) -> None:
     """The list has exactly six fields of each key, ended ones too, and nothing of a secret."""
     issued = [partna(kw, name=name) for name in ("First", "Second", "Third")]
-    clock.tick(60)
+    clock.advance(seconds=60)
     kw.keys.invalidate(issued[1].key.id)
     kw.keys.delete(issued[2].key.id)
 
@@ -413,7 +413,7 @@ def test_the_list_has_every_key_and_no_secret(door: Door, kw: Keywright, clock: 
 
     blank = {"DeletedAt": None, "Expirable": False, "Expiration": None, "Username": "globex"}
     rows = [
-        {"Apikey": issued[1].key.id, "Keyname": "Second"} | blank | {"DeletedAt": "2027-01-15T12:31:30Z"},
+        {"Apikey": issued[1].key.id, "Keyname": "Second"} | blank | {"DeletedAt": "2027-01-15T12:01:30Z"},
         {"Apikey": issued[0].key.id, "Keyname": "First"} | blank,
     ]
     assert sorted(reply.json["data"]["Apikeys"], key=named) == sorted(rows, key=named)
@@ -471,7 +471,7 @@ def test_invalidate_then_delete(door: Door, kw: Keywright, master: Issued) -> No
     for _ in range(2):
         assert ask(door, "POST /v4/user/api-key/invalidate", pair(master), named).json == done
     assert whoami(door, value).code == "invalidated"
-    assert listed(door, pair(master))[id_of(value)]["DeletedAt"] == "2027-01-15T12:30:30Z"
+    assert listed(door, pair(master))[id_of(value)]["DeletedAt"] == "2027-01-15T12:00:30Z"
 
     assert ask(door, "DELETE /v4/user/api-key", pair(master), named).json == done
     assert whoami(door, value).code == "invalid"
@@ -503,7 +503,6 @@ def test_delete_takes_the_id_from_the_address(door: Door, kw: Keywright, master:
     assert set(listed(door, pair(master))) == {master.key.id, third.key.id}
 
 
-@pytest.mark.requirement("C-09")
 def test_the_id_in_the_address_is_no_carrier(door: Door, kw: Keywright) -> None:
     """Where the parameter has the name of a header of the keyspace's own, an id in it is still an id."""
     kw.keyspaces.apply(alone("lettered", "full", letters='M = { title = "Master", gives = "all" }'))
@@ -872,9 +871,9 @@ def test_the_matrix_of_creating_once(door: Door, kw: Keywright, clock: Clock) ->
     assert create(other).json["key"]["id"] != first.json["key"]["id"]
     assert door.json("POST", "/v1/accounts", {"username": "hooli"}, caller | once("abc-1")).status == 201
 
-    clock.tick(86_399)
+    clock.advance(seconds=86_399)
     assert create(caller).get("idempotency-replayed") == "true"
-    clock.tick(1)
+    clock.advance(seconds=1)
     assert create(caller).json["key"]["id"] != first.json["key"]["id"]
     assert len(kw.keys.list(keyspace="every").items) == 4
 
@@ -975,11 +974,13 @@ def test_a_call_that_still_runs_is_a_conflict(door: Door, kw: Keywright) -> None
 @pytest.mark.security("H-05")
 def test_32_at_once_make_one_key(kw: Keywright) -> None:
     """Of 32 identical creations at once one shows a secret, the rest are replays or told to wait; there is one key."""
-    caller = manager(kw) | once("storm")
+    app, caller = server(kw), manager(kw) | once("storm")
     start = threading.Barrier(32)
+    with Door(app) as door:
+        assert door.get("/v1/keys", caller).status == 200
 
     def create(_n: int) -> Reply:
-        with Door(server(kw)) as door:
+        with Door(app) as door:
             start.wait()
             return door.json("POST", "/v1/keys", NEW, caller)
 
