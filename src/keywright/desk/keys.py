@@ -1,6 +1,7 @@
 """Keys: create, get, list, edit, rotate (finish, cancel), invalidate, disable, enable, delete, purge."""
 
 from collections.abc import Callable, Sequence
+from ipaddress import ip_network
 from typing import Any, Final
 
 import msgspec
@@ -483,9 +484,9 @@ class Keys(Desk):
         now = keys.get(change.tx, by.id, change.now)
         if now is None or now.state != "active":
             raise Exceeds("the grantor does not work any more")
-        if (now.access, frozenset(now.scopes), now.expires_at, now.plan) != (
-            by.access, by.scopes, by.expires_at, by.plan,
-        ):  # fmt: skip
+        held = (by.access, by.scopes, by.expires_at, by.plan, grants.inherited(by), by.networks)
+        networks = tuple(ip_network(text) for text in now.allowed_ips)
+        if held != (now.access, frozenset(now.scopes), now.expires_at, now.plan, now.limits, networks):
             raise Conflict("the grantor was changed meanwhile; try again")
 
     def _new_secret(

@@ -69,6 +69,15 @@ class Call(msgspec.Struct, frozen=True):
             raise Invalid("stands more than once", path=name)
         return values[0] if values else None
 
+    def limit(self, *, default: int, most: int) -> int:
+        """The parameter ``limit``. Raises ``Invalid``."""
+        text = self.parameter("limit")
+        if text is None:
+            return default
+        if not text.isascii() or not text.isdecimal() or len(text) > 6 or not 1 <= int(text) <= most:
+            raise Invalid(f"is from 1 to {most}", path="limit")
+        return int(text)
+
     def once(self, route: str, asked: Any) -> Once | None:
         """What identifies a creation that came under an ``Idempotency-Key``. Raises ``Invalid``."""
         headers = self.scope["headers"]

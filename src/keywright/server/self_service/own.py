@@ -8,9 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from keywright import shown
-from keywright.desk.keys import UNSET
+from keywright.desk.keys import LONGEST_PAGE, UNSET
 from keywright.desk.once import Replay
-from keywright.errors import Invalid
 from keywright.model import Access, Issued
 from keywright.server.self_service.calls import REPLAYED, Call, Endpoint, Reply, public_id
 from keywright.times import parse_instant
@@ -70,11 +69,11 @@ def create(call: Call, asked: NewKey) -> Reply:
 
 def list_(call: Call, _asked: None) -> Reply:
     """Some keys of the caller's account and environment, newest first."""
-    limit = call.parameter("limit") or "50"
-    if not limit.isascii() or not limit.isdecimal() or len(limit) > 3:
-        raise Invalid("is from 1 to 200", path="limit")
     page = call.opened.keys.list(
-        state=call.parameter("state"), cursor=call.parameter("cursor"), limit=int(limit), reach=call.reach
+        state=call.parameter("state"),
+        cursor=call.parameter("cursor"),
+        limit=call.limit(default=50, most=LONGEST_PAGE),
+        reach=call.reach,
     )
     return Reply({"items": [shown.key(key, call.now) for key in page.items], "next_cursor": page.next_cursor})
 

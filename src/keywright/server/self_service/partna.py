@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from keywright.desk.keys import UNSET, is_secret
+from keywright.desk.keys import LONGEST_PAGE, UNSET, is_secret
 from keywright.desk.once import Replay
 from keywright.errors import Invalid
 from keywright.model import Key
@@ -18,9 +18,8 @@ from keywright.profiles.letters import grant_of, letter_of
 from keywright.server.self_service.calls import REPLAYED, Call, Endpoint, Reply, public_id
 from keywright.times import DAY, SECOND, instant_of, rfc3339, to_datetime
 
-#: Partna's list is not cut into pages. Ours is where it is longer than this.
+#: Partna's list is not cut into pages. Ours is where it would be longer than this, or than what was asked for.
 LONGEST_LIST: Final = 1000
-_PAGE: Final = 200
 _LONGEST_DAYS: Final = 36_500
 _LONGEST_MONTHS: Final = 1_200
 _ID_PARAMETER: Final = re.compile(rb"\Aapikey=([0-9A-Za-z_]{1,60})\Z")
@@ -76,9 +75,10 @@ def create(call: Call, asked: NewKey) -> Reply:
 def list_(call: Call, _asked: None) -> Reply:
     """``GET /user/api-keys``: every key of the account in this environment, the ended ones too, and no secret."""
     found: list[Key] = []
-    cursor = call.parameter("cursor")
-    while len(found) < LONGEST_LIST:
-        page = call.opened.keys.list(limit=_PAGE, cursor=cursor, reach=call.reach)
+    cursor, most = call.parameter("cursor"), call.limit(default=LONGEST_LIST, most=LONGEST_LIST)
+    while len(found) < most:
+        some = min(LONGEST_PAGE, most - len(found))
+        page = call.opened.keys.list(limit=some, cursor=cursor, reach=call.reach)
         found += page.items
         cursor = page.next_cursor
         if cursor is None:
