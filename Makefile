@@ -42,7 +42,7 @@ requirements: $(READY) ## which rows of the requirements are proven, by which te
 	@$(RUN)/python tests/requirements.py
 
 proof: $(READY) ## the long and full-size fault runs
-	@KEYWRIGHT_PROOF=1 $(RUN)/pytest -m full
+	@KEYWRIGHT_PROOF=1 $(RUN)/pytest -m full -v
 
 format: $(READY) ## write the code the way the check wants it
 	@$(RUN)/ruff format --quiet . && $(RUN)/ruff check --fix --quiet .

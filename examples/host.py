@@ -2,7 +2,9 @@
 
 Everything that Keywright needs of a host stands between the two lines. Run it with
 
-    KEYWRIGHT_DATABASE=sqlite:///keywright.db uvicorn --factory host:from_environment
+    KEYWRIGHT_DATABASE=sqlite:///keywright.db uvicorn --no-access-log --factory host:from_environment
+
+A key that somebody puts into the address is refused, but a server's access log would keep it: so none is kept.
 """
 
 import os

@@ -1,5 +1,6 @@
 """The command, in this process or as one of its own: run to its end, or kept running and read while it runs."""
 
+import http.client
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -18,6 +20,7 @@ from unittest import mock
 from keywright import cli
 
 COMMAND = (str(Path(sys.executable).with_name("keywright")),)
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 #: Longer than anything takes on a busy machine; reached only where something hangs.
 PATIENCE = 60.0
 
@@ -76,13 +79,20 @@ def run(*arguments: str, cwd: Path, given: str = "", **environment: str) -> subp
 
 
 class Running:
-    """A command that runs: what it has printed, and how it ends. Ended when the block does."""
+    """A process that runs, the command unless another is named: what it has printed, and how it ends.
+
+    It is ended when the block is.
+    """
+
+    program: tuple[str, ...] = COMMAND
+    handed: tuple[int, ...] = ()
 
     def __init__(self, *arguments: str, cwd: Path, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*self.program, *arguments],
             cwd=cwd,
             env=surroundings(**environment),
+            pass_fds=self.handed,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -109,6 +119,10 @@ class Running:
         """Send a signal, where it still runs, and wait for the end."""
         if self.process.poll() is None:
             self.process.send_signal(how)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for the end, having read all."""
         try:
             code = self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -156,10 +170,58 @@ class Served(Running):
         self.port = int(self.url.rpartition(":")[2])
 
 
-def answers(port: int) -> bool:
-    """Whether anything listens on a port of this machine."""
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
+class Host(Running):
+    """The example host as a process, on a port that is listened on before it starts: a request waits for it."""
+
+    program = (sys.executable, "-m", "uvicorn", "--no-access-log", "--app-dir", str(EXAMPLES))
+
+    def __init__(self, database: str, cwd: Path, **environment: str) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=512) as taken:
+            taken.set_inheritable(True)
+            self.port: int = taken.getsockname()[1]
+            self.handed = (taken.fileno(),)
+            arguments = ("--factory", "host:from_environment", "--fd", str(taken.fileno()))
+            super().__init__(*arguments, cwd=cwd, KEYWRIGHT_DATABASE=database, **environment)
+
+
+class Door:
+    """A connection that is kept to one server, and one kind of request over it."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+
+    def __call__(self, method: str, path: str, headers: dict[str, str], body: object = None) -> "Answered":
+        """Ask, and read the whole answer."""
+        sent = None if body is None else json.dumps(body).encode()
+        typed = {} if sent is None else {"Content-Type": "application/json"}
+        self._connection.request(method, path, sent, headers | typed)
+        answer = self._connection.getresponse()
+        return Answered(answer.status, dict(answer.getheaders()), answer.read())
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+class Answered(NamedTuple):
+    """An HTTP answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """Its body, as JSON."""
+        return json.loads(self.body)
+
+
+def until_refused(port: int) -> None:
+    """Wait until nobody listens on a port of this machine any more."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), PATIENCE).close()
+        except OSError:
+            return
+        assert time.monotonic() < deadline, f"port {port} still answers"

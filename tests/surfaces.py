@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import json
 import logging
+import re
 import socket
 import threading
 from collections.abc import Iterable, Iterator
@@ -185,7 +186,13 @@ def example() -> ModuleType:
 def host(kw: Keywright, routes: dict[tuple[str, str], tuple[str, tuple[str, ...]]]) -> App:
     """A host without a framework: ``routes`` says for each method and path the keyspace and the scopes asked."""
 
-    async def app(scope: Any, _receive: Any, send: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            while True:
+                moment = (await receive())["type"]
+                await send({"type": f"{moment}.complete"})
+                if moment == "lifespan.shutdown":
+                    return
         keyspace, scopes = routes[scope["method"], scope["path"]]
         verdict = await kw.averify(
             scope["headers"],
@@ -223,9 +230,9 @@ def served(app: App) -> Iterator[int]:
         assert not thread.is_alive()
 
 
-def exchange(port: int, request: bytes, *, half_close: bool = True) -> bytes:
-    """Send bytes to a port and read all that comes back until the server closes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+def exchange(port: int, request: bytes, *, half_close: bool = False) -> bytes:
+    """Send bytes to a port and read all that comes back until the server closes; ``half_close`` says that no more comes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         try:
             connection.sendall(request)
             if half_close:
@@ -243,7 +250,7 @@ def exchange(port: int, request: bytes, *, half_close: bool = True) -> bytes:
 
 def statuses(answer: bytes) -> list[int]:
     """The status of each response in what a server sent."""
-    return [int(line[9:12]) for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", answer)]
 
 
 def request(

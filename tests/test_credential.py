@@ -441,3 +441,10 @@ def test_a_spelled_credential_does_not_show_its_secret() -> None:
 def test_credentials_are_found_inside_text(text: str, finds: bool) -> None:
     """A standard credential is found in a longer text, and neither a bare id nor a fragment is."""
     assert (credential.INSIDE.search(text.encode()) is not None) == finds
+
+
+@given(st.binary(min_size=0, max_size=64), st.binary(max_size=80), st.binary(max_size=80))
+@settings(deadline=None, max_examples=200)
+def test_a_prepared_pepper_makes_the_same_macs(pepper: bytes, key_id: bytes, secret: bytes) -> None:
+    """The HMAC whose key blocks are hashed beforehand is the standard library's HMAC-SHA-256, to the byte."""
+    assert credential.Pepper(pepper).mac(key_id, secret) == credential.mac(pepper, key_id, secret)

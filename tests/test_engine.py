@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from conftest import EVERY, bearer, make
-from keywright import Keywright
+from keywright import Keywright, Unavailable
 from keywright.store.counter import ChangeCounter
 from keywright.store.lookup import Lookup
 
@@ -72,6 +72,29 @@ def test_a_cached_verification_asks_the_store_nothing(kw: Keywright) -> None:
         ).valid
 
     assert kw.installation.lookup.statements == before
+
+
+@pytest.mark.security("R-14")
+def test_a_lost_store_is_left_alone_for_a_moment(kw: Keywright, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nobody commits, a store that did not answer is not waited for at every request; a commit ends the pause."""
+    key, asked = make(kw), []
+
+    def silent(_lookup: Lookup) -> int:
+        asked.append(1)
+        raise Unavailable("locked")
+
+    kw.verify(bearer(key), keyspace="every", environment="production", method="GET")
+    kw.installation.clock.advance(seconds=1)
+    monkeypatch.setattr(Lookup, "moved", silent)
+    for _ in range(20):
+        assert kw.verify(bearer(key), keyspace="every", environment="production", method="GET").stale
+
+    assert len(asked) == 1
+
+    kw.keys.invalidate(key.key.id)
+    kw.verify(bearer(key), keyspace="every", environment="production", method="GET")
+
+    assert len(asked) == 2
 
 
 @pytest.mark.requirement("X-22")

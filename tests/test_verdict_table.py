@@ -172,7 +172,7 @@ def is_dotted(carrier: Carrier) -> bool:
     return carrier.keyspace == "atfinity"
 
 
-row("valid, reading", "G-04", "G-10", "B-01", "B-11", "B-19", "P-12", "X-01")(plain("good", "ok"))
+row("valid, reading", "G-10", "B-01", "B-11", "B-19", "P-12", "X-01")(plain("good", "ok"))
 row("valid, writing", "G-12")(plain("good", "ok", "writes"))
 row("valid, nothing asked")(plain("good", "ok", "nothing"))
 row("rotated", "X-01")(plain("rotated", "rotated"))
@@ -332,7 +332,7 @@ def _twin(carrier: Carrier, held: dict[str, Held]) -> list[Case]:
     ]
 
 
-@row("in the URL", security=("T-01",))
+@row("in the URL")
 def _in_url(carrier: Carrier, held: dict[str, Held]) -> list[Case]:
     good = held["good"]
     name = carrier.write(good)[0][0]

@@ -177,7 +177,6 @@ def test_headers_as_a_list_or_an_object(door: Door, key: Issued, caller: dict[st
     assert said["code"] == ("ambiguous" if shape in ("two cases", "twice") else "ok")
 
 
-@pytest.mark.security("T-01")
 @pytest.mark.parametrize(
     "url", ["/a?x-token=1", "https://h/a?apikey=1", "/{}", "/a?b={}", "/a#{}", "//u:{}@h/"]
 )
@@ -537,7 +536,6 @@ def test_a_batch_is_checked_before_it_is_answered(door: Door, kw: Keywright, cal
 # ------------------------------------------------------------------------------------------------------------ browsers
 
 
-@pytest.mark.requirement("X-16")
 def test_a_cookie_changes_nothing(door: Door, key: Issued, caller: dict[str, str]) -> None:
     """A request with any cookie gets the answer that it gets without, and a cookie opens nothing."""
     cookie = {"Cookie": f"session=1; Authorization={caller['Authorization']}; csrf=x"}
@@ -546,7 +544,6 @@ def test_a_cookie_changes_nothing(door: Door, key: Issued, caller: dict[str, str
     refused(verify(door, cookie, question(key)), 401, "missing")
 
 
-@pytest.mark.requirement("P-28")
 def test_browsers_are_not_invited(door: Door, key: Issued, caller: dict[str, str]) -> None:
     """No answer of any door has a CORS header, to a preflight neither."""
     origin = {

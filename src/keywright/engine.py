@@ -50,9 +50,9 @@ class Engine:
     ) -> None:
         self._database = database
         self._keyring = keyring
-        self._peppers = keyring.peppers
+        self._peppers = {n: credential.Pepper(pepper) for n, pepper in keyring.peppers.items()}
         self._current = keyring.current
-        self._pepper = keyring.peppers[keyring.current]
+        self._mac = self._peppers[keyring.current].mac
         self._lookup = lookup
         self._cache = cache
         self._freshness = freshness
@@ -71,11 +71,9 @@ class Engine:
         Raises ``NotFound`` or ``Invalid`` where the ask itself names no keyspace or environment; a refusal is a value.
         """
         verdict = self._decide(ask, given, now, url, request_id)
-        if verdict.code == "ok" and ask.metered:
-            if verdict.key is not None and verdict.key.limits:
-                verdict = self._settle(verdict, self._spend(verdict.key, ask.cost, now))
-            self._count(ask, verdict, now)
-        elif ask.metered:
+        if verdict.key is not None and verdict.key.limits and verdict.code == "ok" and ask.metered:
+            verdict = self._settle(verdict, self._spend(verdict.key, ask.cost, now))
+        if ask.metered:
             self._count(ask, verdict, now)
         return verdict
 
@@ -94,11 +92,9 @@ class Engine:
         ``stale`` is what ``fresh`` said earlier in the same request, where a door had to ask it before.
         """
         verdict = self._decide(ask, given, now, url, request_id, stale)
-        if verdict.code == "ok" and ask.metered:
-            if verdict.key is not None and verdict.key.limits:
-                verdict = self._settle(verdict, await self._aspend(verdict.key, ask.cost, now))
-            self._count(ask, verdict, now)
-        elif ask.metered:
+        if verdict.key is not None and verdict.key.limits and verdict.code == "ok" and ask.metered:
+            verdict = self._settle(verdict, await self._aspend(verdict.key, ask.cost, now))
+        if ask.metered:
             self._count(ask, verdict, now)
         return verdict
 
@@ -130,28 +126,22 @@ class Engine:
         if entry is None or secret is None:
             return Verdict("invalid", reason, ask.keyspace, now, request_id, scheme=presented.scheme)
         record = entry.record
-        decision = policy.decide(record, secret, presented.username, ask, compiled.keyspace, environment, now)
-        verdict = Verdict(
-            decision.code,
-            decision.reason,
-            ask.keyspace,
-            now,
-            request_id,
-            record if decision.known else None,
-            presented.scheme,
-            stale=stale,
-            asked=ask.scopes,
+        code, reason, known = policy.decide(
+            record, secret, presented.username, ask, compiled.keyspace, environment, now
         )
-        if decision.code == "ok":
+        if code == "ok" and (ask.metered or secret.pepper != self._current):
             self._used(record, secret, presented, ask, now)
-        return verdict
+        key = record if known else None
+        return Verdict(
+            code, reason, ask.keyspace, now, request_id, key, presented.scheme, (), None, stale, ask.scopes
+        )
 
     def _identify(
         self, presented: Presented, now: int, *, stale: bool
     ) -> tuple[Entry | None, SecretRecord | None, str]:
         """Find the key and the secret that was presented; without them, the reason."""
         spelled = presented.spelled
-        mac = credential.mac(self._pepper, spelled.id, spelled.secret)
+        mac = self._mac(spelled.id, spelled.secret)
         entry = self._cache.get(spelled.id)
         if entry is None:
             if spelled.check and credential.expected_check(spelled) != spelled.check:
@@ -162,7 +152,7 @@ class Engine:
         if entry is None:
             return None, None, "unknown"
         if secret is None:
-            if any(known.pepper not in self._keyring.peppers for known in entry.record.secrets):
+            if any(known.pepper not in self._peppers for known in entry.record.secrets):
                 # Another process has a newer entry of the installation's secret: it may be right, we cannot tell.
                 raise Unavailable(
                     "a key hangs on an entry of the installation's secret that is not configured here"
@@ -174,13 +164,13 @@ class Engine:
         return (entry, secret, "") if known[1] == spelled.check else (entry, None, "checksum")
 
     def _macs(self, record: KeyRecord | None, mac: bytes, spelled: credential.Spelled) -> dict[int, bytes]:
+        """What was presented, under each pepper that a secret of the key was stored with."""
         macs = {self._current: mac}
         if record is not None:
             for secret in record.secrets:
-                if secret.pepper not in macs and secret.pepper in self._peppers:
-                    macs[secret.pepper] = credential.mac(
-                        self._peppers[secret.pepper], spelled.id, spelled.secret
-                    )
+                n = secret.pepper
+                if n not in macs and n in self._peppers:
+                    macs[n] = self._peppers[n].mac(spelled.id, spelled.secret)
         return macs
 
     def _find(self, key_id: bytes, now: int, *, stale: bool) -> Entry | None:
@@ -337,7 +327,7 @@ class Engine:
         self._moving.add((key_id, secret.n))
         if self._clerk is None:
             self._clerk = ThreadPoolExecutor(1, thread_name_prefix="keywright-clerk")
-        mac = credential.mac(self._pepper, spelled.id, spelled.secret)
+        mac = self._mac(spelled.id, spelled.secret)
         self._clerk.submit(self._write_rewrapped, key_id, secret, mac, now)
 
     def _write_rewrapped(self, key_id: str, secret: SecretRecord, mac: bytes, now: int) -> None:

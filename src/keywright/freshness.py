@@ -23,6 +23,9 @@ Policy = Literal["serve", "refuse"]
 _NEVER: Final = -(10**18)
 #: How long the counter's word alone is taken, in microseconds.
 TRUSTED_FOR: Final = 50_000
+#: How long a store that did not answer is left alone, in microseconds, while the counter says that nobody has committed:
+#: memory is right meanwhile, and waiting for a locked file at every request would help nobody.
+BREATHER: Final = 250_000
 
 
 class Freshness:
@@ -44,6 +47,7 @@ class Freshness:
         self._confirmed = _NEVER
         self._counter = database.counter
         self._seen = -1
+        self._ask_again = _NEVER
         self._catching_up = threading.Lock()
 
     def check(self, now: int) -> bool:
@@ -52,8 +56,11 @@ class Freshness:
         Raises ``Unavailable`` where they are not.
         """
         number = self._counter.read()
-        if number == self._seen and 0 <= now - self._confirmed < TRUSTED_FOR:
-            return False
+        if number == self._seen:
+            if 0 <= now - self._confirmed < TRUSTED_FOR:
+                return False
+            if 0 <= self._ask_again - now <= BREATHER:
+                return True
         try:
             version = self._lookup.moved()
             if version is not None:
@@ -61,6 +68,7 @@ class Freshness:
                 self._lookup.acknowledge(version)
         except Unavailable:
             if self._serve and now - self._confirmed <= self._max_stale:
+                self._ask_again = now + BREATHER
                 return True
             raise
         self._confirmed = now

@@ -10,7 +10,7 @@ public id beside ``X-API-SECRET`` and the whole token beside ``x-api-user``, and
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -19,7 +19,7 @@ import msgspec
 from keywright.credential import INSIDE, INSIDE_DOTTED, LONGEST, Spelled, parse_pair, parse_token
 from keywright.model import Keyspace
 
-Headers = Iterable[tuple[bytes, bytes]]  # names in lower case, as ASGI gives them
+Headers = Sequence[tuple[bytes, bytes]]  # names in lower case, as ASGI gives them
 
 
 class Scheme(NamedTuple):
@@ -58,7 +58,6 @@ _FAMILY: Final = {
     b"apikey": "camel",
     b"apisecret": "camel",
 }
-_TWIN: Final = b""
 
 
 class Presented(msgspec.Struct, frozen=True, gc=False):
@@ -99,7 +98,7 @@ MALFORMED: Final = Unproven("invalid", "malformed")
 class Reader:
     """Reads the credentials of one keyspace out of requests. Made once per definition, used for every request."""
 
-    __slots__ = ("_accepted", "_carriers", "_dotted", "_lone", "_parameter")
+    __slots__ = ("_accepted", "_dotted", "_lone", "_parameter", "_twins", "_watched")
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._accepted = frozenset(keyspace.schemes)
@@ -108,9 +107,9 @@ class Reader:
         carriers = {name for scheme in keyspace.schemes for name in _CARRIERS.get(scheme, ())}
         if self._lone:
             carriers.add(self._lone)
-        #: header name -> itself, or ``_TWIN`` for a spelling with underscores that some frontends fold into it
-        self._carriers: dict[bytes, bytes] = {twin: _TWIN for name in carriers for twin in _twins(name)}
-        self._carriers.update((name, name) for name in carriers)
+        #: spellings with underscores, which some frontends fold into a carrier
+        self._twins = frozenset(twin for name in carriers for twin in _twins(name)) - carriers
+        self._watched = self._twins | carriers
         #: a carrier as the name of a parameter in a URL, with or without separators
         names = b"|".join(b"[-_]?".join(map(re.escape, name.split(b"-"))) for name in sorted(carriers))
         self._parameter = re.compile(rb"[?&;](?:" + names + rb")(?:=|&|;|\Z)", re.IGNORECASE)
@@ -120,17 +119,12 @@ class Reader:
 
         ``url`` is the target as the client sent it, where it is known: a credential in it is refused.
         """
-        carriers = self._carriers
-        found: dict[bytes, bytes] = {}
-        for name, value in headers:
-            carrier = carriers.get(name)
-            if carrier is None:
-                continue
-            if carrier is _TWIN:
-                return UNDERSCORE
-            if carrier in found:
-                return TWICE
-            found[carrier] = value
+        fields = dict(headers)
+        found = {name: fields[name] for name in self._watched.intersection(fields)}
+        if len(fields) != len(headers) and _is_twice(headers, found):
+            return TWICE
+        if not self._twins.isdisjoint(found):
+            return UNDERSCORE
         if url and self._in_url(url):
             return IN_URL
         return self._resolve(found) if found else MISSING
@@ -201,6 +195,12 @@ def from_mapping(
     else:
         pairs = headers
     return [(_bytes(name).lower(), _bytes(value)) for name, value in pairs]
+
+
+def _is_twice(headers: Headers, names: Container[bytes]) -> bool:
+    """Whether one of these names stands in more than one field."""
+    carried = [name for name, _ in headers if name in names]
+    return len(carried) != len(set(carried))
 
 
 def _twins(name: bytes) -> list[bytes]:

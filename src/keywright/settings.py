@@ -44,6 +44,7 @@ SETTINGS: Final = (
     ),
     Setting("host", "text", "127.0.0.1", "The address that the server listens on."),
     Setting("port", "number:0-65535", "8700", "The port that the server listens on; 0 is any that is free."),
+    Setting("workers", "number:1-64", "1", "How many processes answer, behind the one port."),
     Setting(
         "public_url",
         "address",
@@ -85,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     secret: str
     host: str
     port: int
+    workers: int
     public_url: str
     trusted_proxies: tuple[Network, ...]
     cache_size: int

@@ -66,6 +66,11 @@ def examine(found: "Settings") -> Iterator[Finding]:
         if not _path(found).exists():
             yield Finding("database", "error", f"{_path(found)} does not exist; any other command makes it")
             return
+        if not _path(found).stat().st_size:
+            yield Finding(
+                "database", "error", f"{_path(found)} is empty; any other command makes a database of it"
+            )
+            return
     try:
         yield from _database(found)
     except KeywrightError as trouble:

@@ -3,7 +3,7 @@
 import re
 import shlex
 import sys
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -275,9 +275,20 @@ def _keyspaces(installation: "Installation", name: str | None, pasted: Pasted) -
                 f"there is no keyspace {name!r}; there are {', '.join(s.name for s in every) or 'none'}"
             )
         return found
-    values = " ".join(f"{name} {value}" for name, value in pasted.headers)
+    values = " ".join(f"{name} {value} {_decoded(value)}" for name, value in pasted.headers)
     shown = [space for space in every if f"{space.prefix}_" in values or f"{space.prefix}sec_" in values]
     return shown or every
+
+
+def _decoded(value: str) -> str:
+    """What Basic carries, where this is it."""
+    word, _, encoded = value.partition(" ")
+    if word.lower() != "basic":
+        return ""
+    try:
+        return b64decode(encoded, validate=True).decode("ascii", "replace")
+    except ValueError:
+        return ""
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import logging
 import shlex
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ SOON = 14 * DAY  # seconds
 @click.option("--host", help="The address to listen on.  [127.0.0.1]")
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="The port to listen on; 0 takes any that is free.  [8700]"
+)
+@click.option(
+    "--workers", type=click.IntRange(1, 64), help="How many processes answer, behind the one port.  [1]"
 )
 @click.option(
     "--public-url", metavar="URL", help="How clients reach it. Needed where --host is reached from outside."
@@ -47,7 +51,28 @@ def command(database: str | None, config: Path | None, **flags: Any) -> None:
         raise
     with installation:
         app.hear(taken, found)
-        app.run(app.build(installation, found), taken, lambda: _announce(installation, found, taken))
+        lines = _told(installation, found, taken)
+        if found.workers == 1:
+            app.run(app.build(installation, found), taken, lambda: _print(lines))
+            return
+    # Closed again: what a worker opens, it opens for itself.
+    raise SystemExit(_several(found, taken, lines))
+
+
+def _several(found: "Settings", taken: socket.socket, lines: list[str]) -> int:
+    from keywright.server import app
+    from keywright.server.workers import CANNOT_START, Workers
+
+    def work(ready: Callable[[], None]) -> None:
+        try:
+            installation = _open(found)
+        except CannotStart as trouble:
+            click.echo(f"keywright: {trouble}", err=True)
+            raise SystemExit(CANNOT_START) from None
+        with installation:
+            app.run(app.build(installation, found), taken, ready)
+
+    return Workers(found.workers, work).run(lambda: _print(lines))
 
 
 def _open(found: "Settings") -> "Installation":
@@ -62,7 +87,8 @@ def _open(found: "Settings") -> "Installation":
     )
 
 
-def _announce(installation: "Installation", found: "Settings", taken: socket.socket) -> None:
+def _told(installation: "Installation", found: "Settings", taken: socket.socket) -> list[str]:
+    """What is printed once requests are answered."""
     from keywright.store import keys
     from keywright.store.keys import Filter
     from keywright.store.schema import HEADS
@@ -73,17 +99,30 @@ def _announce(installation: "Installation", found: "Settings", taken: socket.soc
         managing = keys.count(connection, Filter(keyspace="keywright"), now)
         expiring = keys.expiring(connection, now, now + SOON * SECOND)
     here = found.address(taken.getsockname()[1])
-    print_line(f"database   {found.shown('database')}")
-    print_line(f"secret     {_origin(installation, found)}")
-    print_line(f"schema     {HEADS['keys']}")
-    print_line(f"keys       {count} {'key' if count == 1 else 'keys'}, {expiring} expiring")
-    print_line(f"listening  {here}" + (f", as {found.public_url}" if found.public_url else ""))
+    several = f", by {found.workers} workers" if found.workers > 1 else ""
+    lines = [
+        f"database   {found.shown('database')}",
+        f"secret     {_origin(installation, found)}",
+        f"schema     {HEADS['keys']}",
+        f"keys       {count} {'key' if count == 1 else 'keys'}, {expiring} expiring",
+        f"listening  {here}" + (f", as {found.public_url}" if found.public_url else "") + several,
+    ]
     if not managing:
-        click.echo("\nNobody can call the management API yet. Make the first management key:\n")
         scopes = "--scope verify --scope keys:read --scope keys:write"
-        click.echo(
-            f"  keywright management-keys create first {scopes} --database {shlex.quote(found.database)}\n"
-        )
+        command = f"keywright management-keys create first {scopes} --database {shlex.quote(found.database)}"
+        lines += [
+            "",
+            "Nobody can call the management API yet. Make the first management key:",
+            "",
+            f"  {command}",
+            "",
+        ]
+    return lines
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        print_line(line)
 
 
 def _origin(installation: "Installation", found: "Settings") -> str:

@@ -7,14 +7,19 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from keywright.errors import CannotStart
 from keywright.installation import Installation
 from keywright.server.hot import App, Hot
 from keywright.server.problems import Receive, Scope, Send
 from keywright.settings import Settings, is_loopback
+
+#: How much of a request's head is taken before it must have ended, in bytes.
+LONGEST_HEAD: Final = 128 * 1024
 
 
 def build(installation: Installation, settings: Settings) -> Hot:
@@ -66,6 +71,30 @@ def listen(settings: Settings) -> socket.socket:
     return taken
 
 
+class _Bounded(HttpToolsProtocol):
+    """HTTP whose heads end: uvicorn itself would collect an endless header line in memory."""
+
+    _in_head = True
+    _begun = True  # with these bytes, or before them; not somewhere inside them, behind another request
+    _taken = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._begun = True
+        super().data_received(data)
+        if self._in_head and self._begun:
+            self._taken += len(data)
+            if self._taken > LONGEST_HEAD and not self.transport.is_closing():
+                self.send_400_response("The head of the request is too long.")
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._begun, self._taken = True, False, 0
+        super().on_message_complete()
+
+
 def hear(taken: socket.socket, settings: Settings) -> None:
     """Let requests come: from here on they wait, and are answered by ``run``. Raises ``CannotStart``."""
     try:
@@ -88,14 +117,21 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn would leave the application in the middle, and log that it was
+            await self.lifespan.shutdown()
+
 
 def server(app: App) -> uvicorn.Server:
     """A uvicorn with the settings that this product needs: no access log (it would hold whole targets), no WebSockets."""
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    if logging.getLogger().level > logging.DEBUG:
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_trouble)
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=_Bounded,
         ws="none",
         lifespan="on",
         access_log=False,
@@ -108,7 +144,12 @@ def server(app: App) -> uvicorn.Server:
     return _Server(config)
 
 
-def run(app: App, taken: socket.socket, ready: Callable[[], None]) -> None:
+def _is_trouble(record: logging.LogRecord) -> bool:
+    # A request that was cut off because the server was told twice to stop is nobody's fault.
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
+
+
+def run(app: App, taken: socket.socket, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGINT or SIGTERM; what was begun by then is answered, and a second signal does not wait for it.
 
     ``ready`` is called when signals are heeded and the port has been heard from ``hear`` on.

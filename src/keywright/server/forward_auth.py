@@ -13,6 +13,9 @@ from keywright.engine import Engine
 from keywright.model import Ask, GateRule, KeyRecord
 
 PREFIX: Final = b"/authz/forward/"
+_METHODS: Final = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+}
 #: The headers that a family's proxies send: method, then target.
 FORWARD: Final = (b"x-forwarded-method", b"x-forwarded-uri")
 
@@ -39,19 +42,18 @@ class Gate(NamedTuple):
 
 def read(headers: list[tuple[bytes, bytes]]) -> Asked | None:
     """Read the family's headers; ``None`` where one is missing or doubled."""
-    method = target = None
-    for name, value in headers:
-        if name == b"x-forwarded-method":
-            if method is not None:
-                return None
-            method = value
-        elif name == b"x-forwarded-uri":
-            if target is not None:
-                return None
-            target = value
-    if not method or not target or not _METHOD.match(method):
+    fields = dict(headers)
+    method, target = fields.get(b"x-forwarded-method"), fields.get(b"x-forwarded-uri")
+    if not method or not target or (len(fields) != len(headers) and _is_doubled(headers)):
         return None
-    return Asked(method.decode("ascii").upper(), target)
+    known = _METHODS.get(method)
+    if known is None and _METHOD.match(method):
+        known = method.decode("ascii").upper()
+    return None if known is None else Asked(known, target)
+
+
+def _is_doubled(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(sum(name == wanted for name, _ in headers) > 1 for wanted in FORWARD)
 
 
 def find(engine: Engine, name: str, *, stale: bool) -> Gate | None:
@@ -79,8 +81,8 @@ def ask_of(gate: Gate, asked: Asked, ip: str | None) -> Ask | None:
         return None
     rule = match(gate.rules, asked.method, path)
     if rule is None:
-        # No rule: only what may do everything passes, as for any method without a scope.
-        return Ask(keyspace, gate.environment, method=asked.method, ip=ip, resource="other")
+        # No rule says what this needs, so nothing is asked that a narrower key could hold: only `all` passes.
+        return Ask(keyspace, gate.environment, ip=ip, resource="other")
     return Ask(
         keyspace,
         gate.environment,

@@ -6,7 +6,7 @@ application behind it, once its caller is known: under ``/v1/`` nothing is answe
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -37,6 +37,7 @@ from keywright.server.problems import (
 from keywright.server.proxies import canonical, client_address, is_trusted
 from keywright.settings import Settings
 
+Asked = TypeVar("Asked")
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MOST_HEADERS: Final = 100
 BATCH_LIMIT: Final = 1024 * 1024
@@ -131,47 +132,46 @@ class Hot:
     # -------------------------------------------------------------------------------------------------- verification
 
     async def _verify(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await self._asked(scope, receive, send, BODY_LIMIT)
-        if body is None:
+        found = await self._question(scope, receive, send, _decode, BODY_LIMIT)
+        if found is None:
             return
-        caller = await self.caller(scope, send, "verify")
-        if caller is None:
-            return
-        try:
-            asked = _decode(body)
-            refuse_twins(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
-            await refuse_body(scope, send, wrong)
-            return
-        answer = await self._verdict(asked, caller, scope["keywright.request_id"])
+        caller, asked = found
+        ask, given = _checked(asked, caller.reach, "")
+        answer = await self._answer(ask, given, asked.url, scope["keywright.request_id"])
         await respond_json(scope, send, 200, answer)
 
     async def _verify_batch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await self._asked(scope, receive, send, BATCH_LIMIT)
-        if body is None:
+        found = await self._question(scope, receive, send, _decode_batch, BATCH_LIMIT)
+        if found is None:
             return
-        caller = await self.caller(scope, send, "verify")
-        if caller is None:
-            return
-        try:
-            items = _decode_batch(body).items
-            refuse_twins(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
-            await refuse_body(scope, send, wrong)
-            return
-        if len(items) > BATCH_ITEMS:
+        caller, batch = found
+        if len(batch.items) > BATCH_ITEMS:
             raise Invalid(f"holds more than {BATCH_ITEMS}", path="items")
-        checked = [_checked(item, caller.reach, f"items[{place}].") for place, item in enumerate(items)]
+        checked = [_checked(item, caller.reach, f"items[{place}].") for place, item in enumerate(batch.items)]
         request_id = scope["keywright.request_id"]
         answers = [
             await self._answer(ask, given, item.url, f"{request_id}.{place}")
-            for place, (item, (ask, given)) in enumerate(zip(items, checked, strict=True))
+            for place, (item, (ask, given)) in enumerate(zip(batch.items, checked, strict=True))
         ]
         await respond_json(scope, send, 200, {"items": answers})
 
-    async def _verdict(self, asked: VerifyBody, caller: Caller, request_id: str) -> dict[str, Any]:
-        ask, given = _checked(asked, caller.reach, "")
-        return await self._answer(ask, given, asked.url, request_id)
+    async def _question(
+        self, scope: Scope, receive: Receive, send: Send, decode: Callable[[bytes], Asked], limit: int
+    ) -> tuple[Caller, Asked] | None:
+        """Who asks, and what; ``None`` where the request was refused and answered. Its form comes first."""
+        body = await self._asked(scope, receive, send, limit)
+        if body is None:
+            return None
+        caller = await self.caller(scope, send, "verify")
+        if caller is None:
+            return None
+        try:
+            asked = decode(body)
+            refuse_twins(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
+            await refuse_body(scope, send, wrong)
+            return None
+        return caller, asked
 
     async def _answer(self, ask: Ask, given: Given, url: str | None, request_id: str) -> dict[str, Any]:
         verdict = await self._engine.averify(ask, given, self._clock(), url=url, request_id=request_id)
