@@ -796,7 +796,7 @@ def test_whoami_finds_the_keyspace(door: Door, kw: Keywright, key: Issued) -> No
     assert door.send("POST", "/v1/whoami", bearer(key)).get("allow") == "GET, HEAD"
 
 
-@pytest.mark.security("K-04", "T-01")
+@pytest.mark.security("T-01")
 def test_whoami_tells_nobody_anything(door: Door, kw: Keywright, key: Issued) -> None:
     """Unproven, unknown and deleted keys of every keyspace get one answer, alike to the byte but for the id."""
     other, gone = partna(kw), make(kw)
@@ -992,3 +992,28 @@ def test_32_at_once_make_one_key(kw: Keywright) -> None:
     assert sum(reply.json["credential"] is not None for reply in made) == 1
     assert len({reply.json["key"]["id"] for reply in made}) == 1
     assert len(kw.keys.list(keyspace="every").items) == 1
+
+
+@pytest.mark.security("H-05")
+def test_two_servers_make_one_key(kw: Keywright) -> None:
+    """Two installations open on one database, as two processes are, carry the same call out once between them."""
+    caller = manager(kw) | once("both")
+    start = threading.Barrier(2)
+
+    with Keywright(kw.installation.database.url, clock=kw.installation.clock) as second:
+        apps = [server(kw), server(second)]
+        for app in apps:
+            with Door(app) as door:
+                assert door.get("/v1/keys", caller).status == 200
+
+        def create(n: int) -> Reply:
+            with Door(apps[n]) as door:
+                start.wait()
+                return door.json("POST", "/v1/keys", NEW, caller)
+
+        with ThreadPoolExecutor(2) as pool:
+            replies = list(pool.map(create, range(2)))
+
+    assert [reply.status for reply in replies] == [201, 201]
+    assert sorted(reply.json["credential"] is None for reply in replies) == [False, True]
+    assert len({reply.json["key"]["id"] for reply in replies}) == 1

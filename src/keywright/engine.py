@@ -198,12 +198,10 @@ class Engine:
         charges = tuple((f"key:{record.id}:plan", limit) for limit in plan.limits)
         return msgspec.structs.replace(record, limits=record.limits + charges)
 
-    def place_of(self, spelled: credential.Spelled, now: int, *, stale: bool) -> tuple[str, str] | None:
-        """The keyspace and environment that a presented id belongs to; nothing of it is proven, nor may be told."""
-        entry = self._cache.get(spelled.id)
-        if entry is None and credential.expected_check(spelled) == spelled.check:
-            entry = self._find(spelled.id, now, stale=stale)
-        return None if entry is None else (entry.record.keyspace, entry.record.environment)
+    def place_of(self, presented: Presented, now: int, *, stale: bool) -> tuple[str, str] | None:
+        """The keyspace and environment of a credential, where it is proven; nothing is told of one that is not."""
+        entry, secret, _ = self._identify(presented, now, stale=stale)
+        return None if entry is None or secret is None else (entry.record.keyspace, entry.record.environment)
 
     def compiled(self, name: str, *, stale: bool = False) -> Compiled:
         """A keyspace as verifications need it. Raises ``NotFound``."""

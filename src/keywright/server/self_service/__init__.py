@@ -69,7 +69,7 @@ async def answer(
 
 
 async def answer_anywhere(opened: Installation, scope: Scope, send: Send, ip: str | None) -> None:
-    """Answer ``/v1/whoami``: the keyspace is found by the key's id, and nothing of either is said before proof."""
+    """Answer ``/v1/whoami``: the keyspace is the proven key's, and nothing of either is said before proof."""
     if scope["method"] not in ("GET", "HEAD"):
         await _refuse_method(scope, send, {"GET": _WHOAMI})
         return
@@ -80,8 +80,8 @@ async def answer_anywhere(opened: Installation, scope: Scope, send: Send, ip: st
         verdict = Verdict(presented.code, presented.reason, "", now, request_id)
     else:
         stale = engine.fresh(now)
-        # One that is nobody's is verified too, in our own keyspace: it costs the same and is refused like any other.
-        keyspace, environment = engine.place_of(presented.spelled, now, stale=stale) or (
+        # One that is nobody's is verified too, in our own keyspace, and refused like any other.
+        keyspace, environment = engine.place_of(presented, now, stale=stale) or (
             MANAGEMENT,
             "production",
         )
