@@ -234,6 +234,7 @@ class Loops:
                 self._news.notify_all()
 
 
+@pytest.mark.full("five hundred rounds")
 @pytest.mark.requirement("F-28", "X-10")
 @pytest.mark.security("R-05", "T-29")
 def test_no_success_begins_after_a_change_was_answered(fleet: Fleet) -> None:

@@ -70,11 +70,11 @@ class Engine:
 
         Raises ``NotFound`` or ``Invalid`` where the ask itself names no keyspace or environment; a refusal is a value.
         """
-        verdict = self._decide(ask, given, now, url, request_id)
-        if verdict.key is not None and verdict.key.limits and verdict.code == "ok" and ask.metered:
+        verdict = self.decide(ask, given, now, url, request_id)
+        if verdict.code == "ok" and ask.metered and verdict.key is not None and verdict.key.limits:
             verdict = self._settle(verdict, self._spend(verdict.key, ask.cost, now))
         if ask.metered:
-            self._count(ask, verdict, now)
+            self.count(ask, verdict, now)
         return verdict
 
     async def averify(
@@ -91,16 +91,16 @@ class Engine:
 
         ``stale`` is what ``fresh`` said earlier in the same request, where a door had to ask it before.
         """
-        verdict = self._decide(ask, given, now, url, request_id, stale)
-        if verdict.key is not None and verdict.key.limits and verdict.code == "ok" and ask.metered:
-            verdict = self._settle(verdict, await self._aspend(verdict.key, ask.cost, now))
+        verdict = self.decide(ask, given, now, url, request_id, stale)
+        if verdict.code == "ok" and ask.metered and verdict.key is not None and verdict.key.limits:
+            verdict = await self.acharge(ask, verdict, now)
         if ask.metered:
-            self._count(ask, verdict, now)
+            self.count(ask, verdict, now)
         return verdict
 
     # --------------------------------------------------------------------------------------------------- up to a yes
 
-    def _decide(
+    def decide(
         self,
         ask: Ask,
         given: Given,
@@ -109,6 +109,7 @@ class Engine:
         request_id: str,
         stale: bool | None = None,
     ) -> Verdict:
+        """The verdict before anything is spent or counted. What is ``ok`` here may still lack what its limits ask."""
         try:
             if stale is None:
                 stale = self._freshness.check(now)
@@ -129,11 +130,22 @@ class Engine:
         code, reason, known = policy.decide(
             record, secret, presented.username, ask, compiled.keyspace, environment, now
         )
-        if code == "ok" and (ask.metered or secret.pepper != self._current):
+        if code == "ok" and (secret.starts_rotation or secret.pepper != self._current):
             self._used(record, secret, presented, ask, now)
         key = record if known else None
         return Verdict(
-            code, reason, ask.keyspace, now, request_id, key, presented.scheme, (), None, stale, ask.scopes
+            code,
+            reason,
+            ask.keyspace,
+            now,
+            request_id,
+            key,
+            presented.scheme,
+            (),
+            None,
+            stale,
+            ask.scopes,
+            secret.n,
         )
 
     def _identify(
@@ -223,6 +235,10 @@ class Engine:
         """
         return self._freshness.check(now)
 
+    def is_current(self, compiled: Compiled) -> bool:
+        """Whether a keyspace is the one that is remembered: right after ``fresh``, whether it is still so."""
+        return self._cache.keyspace(compiled.keyspace.name) is compiled
+
     def known(self, name: str, *, stale: bool) -> Compiled | None:
         """A keyspace, or ``None`` where there is none; our own is none to anybody outside."""
         try:
@@ -275,16 +291,23 @@ class Engine:
             verdict, code=code, reason=last.name, limits=spent.states, retry_after=last.reset_seconds
         )
 
-    def _count(self, ask: Ask, verdict: Verdict, now: int) -> None:
-        self._meter.count(verdict.key, ask.keyspace, ask.environment or "", verdict.code, ask.resource, now)
+    async def acharge(self, ask: Ask, verdict: Verdict, now: int) -> Verdict:
+        """An ``ok`` verdict after its key's limits were asked: awaited, since the disk may be."""
+        assert verdict.key is not None
+        return self._settle(verdict, await self._aspend(verdict.key, ask.cost, now))
+
+    def count(self, ask: Ask, verdict: Verdict, now: int) -> None:
+        """Count a verdict, and where the request may proceed, the use of the secret."""
+        used = (verdict.secret or 0, ask.ip) if verdict.code == "ok" else None
+        self._meter.count(
+            verdict.key, ask.keyspace, ask.environment or "", verdict.code, ask.resource, now, used
+        )
 
     def _used(
         self, record: KeyRecord, secret: SecretRecord, presented: Presented, ask: Ask, now: int
     ) -> None:
-        if ask.metered:
-            self._meter.seen(record.id, secret.n, ask.ip, now)
-            if secret.starts_rotation:
-                self._first_use(record, secret, now)
+        if ask.metered and secret.starts_rotation:
+            self._first_use(record, secret, now)
         if secret.pepper != self._current:
             self._rewrap(record.id, secret, presented.spelled, now)
 

@@ -51,8 +51,12 @@ class Meter:
         code: str,
         resource: str | None,
         now: int,
+        used: tuple[int, str | None] | None = None,
     ) -> None:
-        """Count one verdict. ``key`` is ``None`` where nobody was proven."""
+        """Count one verdict. ``key`` is ``None`` where nobody was proven.
+
+        ``used`` is the number of the secret that was used, and from which address, where the request may proceed.
+        """
         key_id, account_id = (key.id, key.account_id) if key is not None else ("", "")
         minute = now - now % _MINUTE
         with self._lock:
@@ -60,13 +64,10 @@ class Meter:
             counted = (key_id, keyspace, environment, account_id, minute, code, where)
             self._counts[counted] = self._counts.get(counted, 0) + 1
             self._at = now
+            if used is not None:
+                self._seen[key_id, used[0]] = (now, used[1])
         if self._thread is None:
             self._start()
-
-    def seen(self, key_id: str, n: int, ip: str | None, now: int) -> None:
-        """Note that a secret was used."""
-        with self._lock:
-            self._seen[key_id, n] = (now, ip)
 
     def flush(self) -> bool:
         """Carry over what was counted; ``False`` where the store does not answer and it is kept for the next time."""

@@ -303,6 +303,7 @@ class Verdict(msgspec.Struct, frozen=True):
     retry_after: int | None = None  # seconds
     stale: bool = False
     asked: tuple[str, ...] = ()
+    secret: int | None = None  # the number of the secret that was proven
 
     @property
     def valid(self) -> bool:

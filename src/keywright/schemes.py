@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from keywright.credential import INSIDE, INSIDE_DOTTED, LONGEST, Spelled, parse_pair, parse_token
+from keywright.credential import CARRIED, INSIDE, INSIDE_DOTTED, LONGEST, Spelled, parse_pair, parse_token
 from keywright.model import Keyspace
 
 Headers = Sequence[tuple[bytes, bytes]]  # names in lower case, as ASGI gives them
@@ -49,6 +49,7 @@ _CARRIERS: Final[dict[str, tuple[bytes, ...]]] = {
     "api_key_auth": (b"authorization", b"api-key"),
 }
 _WORDS: Final = {b"bearer": "bearer", b"basic": "basic", b"api-key": "api_key_auth"}
+_TOKEN_WORDS: Final = {word: scheme for word, scheme in _WORDS.items() if scheme != "basic"}
 _FAMILY: Final = {
     b"authorization": "authorization",
     b"api-key": "api-key",
@@ -120,14 +121,19 @@ class Reader:
         ``url`` is the target as the client sent it, where it is known: a credential in it is refused.
         """
         fields = dict(headers)
-        found = {name: fields[name] for name in self._watched.intersection(fields)}
-        if len(fields) != len(headers) and _is_twice(headers, found):
+        names = self._watched.intersection(fields)
+        if len(fields) != len(headers) and _is_twice(headers, names):
             return TWICE
-        if not self._twins.isdisjoint(found):
+        if not self._twins.isdisjoint(names):
             return UNDERSCORE
         if url and self._in_url(url):
             return IN_URL
-        return self._resolve(found) if found else MISSING
+        if len(names) == 1 and b"authorization" in names:
+            whole = CARRIED.match(fields[b"authorization"])
+            scheme = None if whole is None else _TOKEN_WORDS.get(whole[1].lower())
+            if whole is not None and scheme in self._accepted:
+                return Presented(scheme, Spelled("token", whole[2], whole[3], whole[4]))
+        return self._resolve({name: fields[name] for name in names}) if names else MISSING
 
     def beside(self, given: Presented | Unproven, url: str | bytes | None) -> Presented | Unproven:
         """A credential that was given by itself, unless there is one in the URL beside it."""

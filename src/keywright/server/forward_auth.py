@@ -144,6 +144,7 @@ def identity(entry: Entry | None, record: KeyRecord) -> list[tuple[bytes, bytes]
         (b"x-keywright-access", record.access.encode()),
         (b"x-keywright-scopes", ",".join(sorted(record.scopes)).encode()),
         (b"cache-control", b"no-store"),
+        (b"content-length", b"0"),
     ]
     if entry is not None:
         entry.headers = headers

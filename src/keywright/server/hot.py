@@ -93,6 +93,7 @@ class Hot:
         self._settings = settings
         self._behind = behind
         self._https = settings.public_url.startswith("https://")
+        self._gates: dict[bytes, forward_auth.Gate] = {}
         self._exact: dict[bytes, App] = {
             b"/v1/verify": self._verify,
             b"/v1/verify/batch": self._verify_batch,
@@ -219,9 +220,8 @@ class Hot:
 
     async def _forward(self, scope: Scope, _receive: Receive, send: Send) -> None:
         now, request_id = self._clock(), scope["keywright.request_id"]
-        name = scope["raw_path"][len(forward_auth.PREFIX) :].decode("latin-1")
         stale = self._engine.fresh(now)
-        gate = forward_auth.find(self._engine, name, stale=stale)
+        gate = self._gate(scope["raw_path"], stale=stale)
         if gate is None:
             await respond_problem(scope, send, "not_found", "There is no gate of this name.")
             return
@@ -239,16 +239,28 @@ class Hot:
                 scope, send, Verdict("ambiguous_path", "", gate.compiled.keyspace.name, now, request_id)
             )
             return
-        verdict = await self._engine.averify(
-            ask, scope["headers"], now, url=asked.target, request_id=request_id, stale=stale
-        )
+        verdict = self._engine.decide(ask, scope["headers"], now, asked.target, request_id, stale)
+        if verdict.code == "ok" and verdict.key is not None and verdict.key.limits:
+            verdict = await self._engine.acharge(ask, verdict, now)
+        self._engine.count(ask, verdict, now)
         if verdict.code != "ok" or verdict.key is None:
             await self._refuse(scope, send, verdict)
             return
         headers = forward_auth.identity(self._engine.entry(verdict.key), verdict.key)
         if verdict.limits:
             headers = [*headers, *say_headers(answer_to(self._engine, verdict).headers[:-1])]
-        await respond(scope, send, 200, headers, b"")
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    def _gate(self, path: bytes, *, stale: bool) -> forward_auth.Gate | None:
+        """The gate of a path: remembered for as long as its keyspace is."""
+        gate = self._gates.get(path)
+        if gate is None or not self._engine.is_current(gate.compiled):
+            name = path[len(forward_auth.PREFIX) :].decode("latin-1")
+            gate = forward_auth.find(self._engine, name, stale=stale)
+            if gate is not None:
+                self._gates[path] = gate
+        return gate
 
     # ---------------------------------------------------------------------------------------------------- the others
 
