@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import keywright.cli
-from keywright import installation, profiles
+from keywright import Keywright, installation, profiles
 from keywright.cli.opening import print_json, print_table, working
 from keywright.errors import Unavailable
 from keywright.profiles import SHIPPED
@@ -159,6 +159,20 @@ def test_the_life_of_a_key(command: Folder) -> None:
     assert command("keys", "list").out == "no keys\n"
     assert command("keys", "purge", "--older-than", "0s", "--yes", "--json").json == {"purged": 1}
     assert accepted(command, issued) == "invalid (unknown)"
+
+
+def test_who_ends_a_parent_is_told_of_its_children(command: Folder) -> None:
+    """Invalidating or deleting a key that made keys says which of them go on working."""
+    parent, childless = new_key(command), new_key(command)
+    with Keywright(command.database, keyspace="every", environment="production") as kw:
+        headers = {"Authorization": f"Bearer {parent['credential']['token']}"}
+        by = kw.verify(headers, authenticate_only=True).key
+        child = kw.keys.create(account="globex", name="Child", access="all", by=by).key.id
+
+    for verb in (("invalidate",), ("delete", "--yes")):
+        said = command("keys", verb[0], parent["key"]["id"], *verb[1:]).out
+        assert said.endswith(f"\nkeys that it made go on working: {child}\n")
+        assert "go on" not in command("keys", verb[0], childless["key"]["id"], *verb[1:]).out
 
 
 def test_a_rotation_is_finished_or_cancelled(command: Folder) -> None:

@@ -1,6 +1,8 @@
 """The README and the docs: what they show runs, what they name exists, and what exists is in them."""
 
 import importlib
+import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from conftest import make
 from keywright import Keywright, credential, profiles, schemes
 from keywright.errors import CODES
 from keywright.schemes import SCHEMES
+from keywright.server.self_service import partna
+from surfaces import served, server
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "keywright"
@@ -156,7 +160,7 @@ def test_every_key_of_a_profile_is_explained() -> None:
     definition = {field.name for field in msgspec.structs.fields(profiles._Definition)}
     nested = {
         field.name
-        for struct in (profiles._Access, profiles._Expiry, profiles._Fields)
+        for struct in (profiles._Access, profiles._Expiry, profiles._Fields, profiles.Scope, profiles.Letter)
         for field in msgspec.structs.fields(struct)
     }
     rule = {field.name for field in msgspec.structs.fields(profiles.GateRule)}
@@ -178,7 +182,7 @@ def test_the_profiles_in_the_docs_are_good() -> None:
     """Every TOML block of ``docs/profiles.md`` is a definition that can be applied."""
     written = blocks(read("docs/profiles.md"), "toml")
 
-    assert [profiles.load(text).name for text in written] == ["acme", "shop", "warehouse"]
+    assert [profiles.load(text).name for text in written] == ["acme", "shop", "bank", "warehouse"]
 
 
 def test_the_readme_shows_each_system_with_its_schemes() -> None:
@@ -221,6 +225,61 @@ def test_the_docs_explain_key_and_secret_before_the_steps() -> None:
 
     assert link in before_the_steps
     assert link.partition("#")[2] in slugs(read("docs/concepts.md"))
+
+
+@pytest.mark.requirement("P-26")
+def test_partnas_page_has_a_section_for_each_endpoint(kw: Keywright, tmp_path: Path) -> None:
+    """Each endpoint has a section with address, request, answer and errors; its curl lines are run and answer so."""
+    text = read("docs/partna.md")
+    headings = (
+        "Create a key",
+        "Rotate a key",
+        "List the keys",
+        "View the scopes",
+        "Invalidate a key",
+        "Delete a key",
+    )
+    place = {"keyspace": "partna", "environment": "staging"}
+    caller = make(kw, **place)
+    with served(server(kw)) as port:
+        for heading in headings:
+            part = section(text, heading)
+            (shown,) = blocks(part, "json")
+            assert blocks(part, "sh")
+            assert heading == "Rotate a key" or re.search(
+                r"\| `\w+`.* \| [45]\d\d|no errors of its own", part
+            )
+            for block in blocks(part, "sh"):
+                surroundings = {
+                    "PATH": os.environ["PATH"],
+                    "API": f"http://127.0.0.1:{port}",
+                    "TOKEN": caller.credential.token.reveal(),
+                    "ACCOUNT": "globex",
+                    "ID": make(kw, **place).key.id,
+                }
+                ran = subprocess.run(
+                    ["sh", "-c", block],
+                    env=surroundings,
+                    cwd=tmp_path,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                assert outline(json.loads(ran.stdout)) == outline(json.loads(shown)), block
+
+    named = set(re.findall(r"`/?((?:v4/)?user/[a-z/-]+)`", text)) | set(
+        re.findall(r"`\w+ /(v4/user/[a-z/-]+)`", text)
+    )
+    assert {f"v4/{path}" for path in partna._ROUTES} == named
+
+
+def outline(value: object) -> object:
+    """The shape of a JSON document: its names, and of a list its first item; a time may be absent."""
+    if isinstance(value, dict):
+        return {
+            name: outline(item) for name, item in value.items() if name not in ("DeletedAt", "Expiration")
+        }
+    return [outline(item) for item in value[:1]] if isinstance(value, list) else type(value).__name__
 
 
 @pytest.mark.requirement("A-13")

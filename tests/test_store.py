@@ -155,6 +155,19 @@ def test_a_list_is_read_in_the_order_of_an_index(
             assert not [step for step in steps if "TEMP B-TREE" in step], steps
 
 
+def test_what_is_forgotten_and_what_descends_is_found_by_an_index(kw: Keywright) -> None:
+    """Creations past their day are searched by time and not scanned for, and so are a key's children by their parent."""
+    reader = kw.installation.database.reader("keys")
+    raw = reader.connection
+
+    assert plan(raw, "DELETE FROM creations WHERE at <= ?", 0) == [
+        "SEARCH creations USING INDEX creations_by_time (at<?)"
+    ]
+    found = plan(raw, "SELECT id FROM keys WHERE parent = ? AND state IN ('active', 'disabled')", "x")
+    assert found[0] == "SEARCH keys USING INDEX keys_by_parent (parent=?)"
+    reader.close()
+
+
 # -------------------------------------------------------------------------------------------------------- key ids
 
 

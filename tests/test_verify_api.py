@@ -553,7 +553,8 @@ def test_browsers_are_not_invited(door: Door, key: Issued, caller: dict[str, str
     }
     for method in ("OPTIONS", "GET", "POST"):
         for path in (
-            "/v1/verify", "/v1/keys", "/authz/forward/shop", "/k/every.production/whoami", "/livez", "/readyz",
+            "/v1/verify", "/v1/keys", "/authz/forward/shop", "/k/every.production/whoami", "/v1/whoami",
+            "/k/partna.staging/v4/user/api-keys", "/livez", "/readyz",
             "/openapi.json", "/nothing",
         ):  # fmt: skip
             for headers in (origin, origin | caller, origin | {"X-Token": token(key)}):

@@ -210,6 +210,11 @@ class Engine:
         charges = tuple((f"key:{record.id}:plan", limit) for limit in plan.limits)
         return msgspec.structs.replace(record, limits=record.limits + charges)
 
+    def place_of(self, presented: Presented, now: int, *, stale: bool) -> tuple[str, str] | None:
+        """The keyspace and environment of a credential, where it is proven; nothing is told of one that is not."""
+        entry, secret, _ = self._identify(presented, now, stale=stale)
+        return None if entry is None or secret is None else (entry.record.keyspace, entry.record.environment)
+
     def compiled(self, name: str, *, stale: bool = False) -> Compiled:
         """A keyspace as verifications need it. Raises ``NotFound``."""
         compiled = self._cache.keyspace(name)

@@ -39,6 +39,14 @@ class Scope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     title: str
     reads: bool = False
+    withdrawal: bool = False  # it takes something out, and a letter can leave it out
+
+
+class Letter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One letter for what a key may do, as clients of Partna's endpoints say it."""
+
+    title: str
+    gives: Literal["all", "reads", "withdrawals", "no_withdrawals"]
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,6 +107,7 @@ class Keyspace(msgspec.Struct, frozen=True):
     environments: dict[str, str]  # name -> the code that stands in the key
     header: str = ""
     scopes: dict[str, Scope] = {}
+    letters: dict[str, Letter] = {}
     access: AccessPolicy = AccessPolicy()
     expiry: ExpiryPolicy = ExpiryPolicy()
     fields: Fields = Fields()
@@ -210,6 +219,7 @@ class Key(msgspec.Struct, frozen=True):
     ended_at: int | None
     secrets: tuple[StoredSecret, ...] = ()
     last_used_at: int | None = None
+    children: tuple[str, ...] | None = None  # the live keys that it made; None where nobody looked
 
 
 class Credential(msgspec.Struct, frozen=True):

@@ -98,15 +98,16 @@ def lacks(record: KeyRecord, keyspace: Keyspace, ask: Ask) -> str:
 
 def holds(record: KeyRecord, keyspace: Keyspace, scope: str) -> bool:
     """Whether a key has a scope. Our own keyspace's keys hold their list, and the two reserved ones go by setting."""
-    if scope in RESERVED_SCOPES and keyspace.prefix != MANAGEMENT_PREFIX:
-        granted = {"off": (), "read": ("keys:read",), "full": ("keys:read", "keys:write")}[
-            keyspace.self_service
-        ]
-        if scope not in granted:
-            return False
+    if scope in RESERVED_SCOPES and keyspace.prefix != MANAGEMENT_PREFIX and scope not in granted(keyspace):
+        return False
     if record.access == "all":
         return True
     return scope in record.scopes if record.access == "restricted" else _reads(keyspace, scope)
+
+
+def granted(keyspace: Keyspace) -> tuple[str, ...]:
+    """The reserved scopes that a customer's key can hold at all."""
+    return {"off": (), "read": ("keys:read",), "full": ("keys:read", "keys:write")}[keyspace.self_service]
 
 
 def within(networks: tuple[Network, ...], ip: str | None) -> bool:

@@ -41,6 +41,8 @@ def key(record: Key, now: int) -> dict[str, Any]:
         "ended_at": _time(record.ended_at),
         "last_used_at": _time(record.last_used_at),
     }
+    if record.children is not None:
+        shown["children"] = list(record.children)
     if record.binding is not None:
         bound = record.binding
         shown["bound_to"] = {
@@ -70,6 +72,16 @@ def issued(issue: Issued, keyspace: Keyspace, url: str, now: int) -> dict[str, A
             shown._asdict() for shown in presentations(keyspace, credential, issue.key.account, url)
         ],
         "propagation": propagation(issue.propagation),
+    }
+
+
+def reissued(record: Key, now: int) -> dict[str, Any]:
+    """The answer to a creation that was carried out before: the key as it is, and nothing of its secret."""
+    return {
+        "key": key(record, now),
+        "credential": None,
+        "presentations": [],
+        "propagation": propagation(Propagation()),
     }
 
 
@@ -107,7 +119,11 @@ def keyspace(record: Keyspace, created_at: int, updated_at: int) -> dict[str, An
         "header": record.header or None,
         "environments": record.environments,
         "scopes": {
-            name: {"title": scope.title, "reads": scope.reads} for name, scope in record.scopes.items()
+            name: {"title": scope.title, "reads": scope.reads, "withdrawal": scope.withdrawal}
+            for name, scope in record.scopes.items()
+        },
+        "letters": {
+            name: {"title": letter.title, "gives": letter.gives} for name, letter in record.letters.items()
         },
         "access": {"classes": list(record.access.classes), "default": record.access.default},
         "expiry": {"default_seconds": record.expiry.default, "longest_seconds": record.expiry.longest},

@@ -392,6 +392,8 @@ def show_changed(changed: "Changed", now: int, done: str, *, as_json: bool) -> N
         print_json(shown.changed(changed, now))
     else:
         print_line(f"{done}: {changed.key.id} ({changed.key.name}), {changed.key.state}")
+        if changed.key.children and changed.key.state in ("invalidated", "deleted"):
+            print_line(f"keys that it made go on working: {', '.join(changed.key.children)}")
 
 
 def show_issued(

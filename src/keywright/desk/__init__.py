@@ -11,10 +11,13 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from keywright.desk.once import RETENTION, Once, Replay, Running
+from keywright.errors import Invalid
 from keywright.keyring import Keyring
 from keywright.model import Actor
-from keywright.store import audit, changes
+from keywright.store import audit, changes, creations
 from keywright.store.db import Database
+from keywright.times import SECOND
 
 #: Who acts where nobody else is named: the program that holds the library.
 LIBRARY = Actor("library", "library")
@@ -27,21 +30,46 @@ class Desk:
         self.database = database
         self.keyring = keyring
         self.clock = clock
+        self.running = Running()
 
     @contextmanager
-    def change(self) -> Iterator["Change"]:
-        """A transaction on the keys file, with what every change needs at hand."""
-        with self.database.write() as tx:
-            yield Change(tx, self.keyring, self.clock())
+    def change(self, once: Once | None = None) -> Iterator["Change"]:
+        """A transaction on the keys file, with what every change needs at hand.
+
+        With ``once`` it is entered once only. Raises ``Replay`` where it was carried out before, ``Invalid`` where
+        something else was, ``Conflict`` while it still is.
+        """
+        with self.running.holding(once), self.database.write() as tx:
+            change = Change(tx, self.keyring, self.clock(), once)
+            change.claim()
+            yield change
 
 
 class Change:
     """An open transaction: its connection, its instant, and the two things that every change must do."""
 
-    def __init__(self, tx: Connection, keyring: Keyring, now: int) -> None:
+    def __init__(self, tx: Connection, keyring: Keyring, now: int, once: Once | None = None) -> None:
         self.tx = tx
         self.now = now
         self._keyring = keyring
+        self._once = once
+
+    def claim(self) -> None:
+        """Find out whether this creation has happened already, if it may happen only once."""
+        once = self._once
+        if once is None:
+            return
+        creations.purge(self.tx, self.now - RETENTION * SECOND)
+        earlier = creations.claim(self.tx, once.caller, once.route, once.digest, once.fingerprint, self.now)
+        if earlier is not None:
+            if earlier.fingerprint != once.fingerprint:
+                raise Invalid("was used for another body", path="Idempotency-Key")
+            raise Replay(earlier.made)
+
+    def made(self, ref: str) -> None:
+        """Say what a creation made."""
+        if self._once is not None:
+            creations.complete(self.tx, self._once.caller, self._once.route, self._once.digest, ref)
 
     def announce(self, kind: changes.Kind, ref: str) -> None:
         """Make every cache forget."""

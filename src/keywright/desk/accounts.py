@@ -8,6 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from keywright import credential, limits
 from keywright.desk import LIBRARY, Change, Desk, cursors, fields
 from keywright.desk.grants import EVERYTHING, Reach
+from keywright.desk.once import Once
 from keywright.errors import Conflict, Invalid, NotFound
 from keywright.model import MANAGEMENT, Account, AccountState, Actor, Page
 from keywright.store import accounts
@@ -24,10 +25,14 @@ class Accounts(Desk):
         pending: bool = False,
         limits_: Sequence[Any] = (),
         actor: Actor = LIBRARY,
+        once: Once | None = None,
     ) -> Account:
-        """Make an account; active at once unless ``pending``. Raises ``Invalid``, or ``Conflict`` for a taken name."""
+        """Make an account; active at once unless ``pending``. Raises ``Invalid``, or ``Conflict`` for a taken name.
+
+        With ``once`` it is made once only, and ``Replay`` is raised where it was.
+        """
         username = fields.username(username)
-        with self.change() as change:
+        with self.change(once) as change:
             account = Account(
                 id=f"acct_{credential.random_base62(15)}",
                 username=username,
@@ -41,6 +46,7 @@ class Accounts(Desk):
                 accounts.add(change.tx, account)
             except IntegrityError:
                 raise Conflict(f"the username {username!r} is taken") from None
+            change.made(username)
             change.tell(
                 actor, "account.create", ("account", account.id), account=username, state=account.state
             )

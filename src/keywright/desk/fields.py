@@ -9,6 +9,7 @@ import msgspec
 
 from keywright.errors import Invalid
 from keywright.model import Keyspace, Network
+from keywright.policy import granted
 from keywright.times import LATEST
 
 NAME_LENGTH: Final = 200
@@ -95,12 +96,7 @@ def access(
 
 
 def _known(scope: str, keyspace: Keyspace) -> bool:
-    if scope in keyspace.scopes:
-        return True
-    return (
-        scope
-        in {"off": (), "read": ("keys:read",), "full": ("keys:read", "keys:write")}[keyspace.self_service]
-    )
+    return scope in keyspace.scopes or scope in granted(keyspace)
 
 
 def networks(given: Any) -> tuple[str, ...]:

@@ -79,6 +79,11 @@ def inherited(grantor: KeyRecord) -> tuple[Limit, ...]:
     return tuple(limit for subject, limit in grantor.limits if subject == f"key:{grantor.id}")
 
 
+def sooner(one: int | None, other: int | None) -> int | None:
+    """The earlier of two ends, of which ``None`` is none."""
+    return min((end for end in (one, other) if end is not None), default=None)
+
+
 def _check_limits(grantor: KeyRecord, grant: dict[str, Any]) -> None:
     if grantor.plan is not None and grant["plan"] != grantor.plan:
         raise Exceeds(f"the grantor is on the plan {grantor.plan}")

@@ -1,15 +1,18 @@
 """Keys: create, get, list, edit, rotate (finish, cancel), invalidate, disable, enable, delete, purge."""
 
 from collections.abc import Callable, Sequence
+from ipaddress import ip_network
 from typing import Any, Final
 
 import msgspec
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from keywright import credential, limits
 from keywright.desk import LIBRARY, Change, Desk, cursors, fields, grants
 from keywright.desk.grants import EVERYTHING, Reach
-from keywright.errors import Conflict, Invalid, NotFound, Unavailable
+from keywright.desk.once import Once
+from keywright.errors import Conflict, Exceeds, Invalid, NotFound, Unavailable
 from keywright.keyring import Keyring
 from keywright.model import (
     MANAGEMENT,
@@ -83,15 +86,22 @@ class Keys(Desk):
         actor: Actor = LIBRARY,
         reach: Reach = EVERYTHING,
         by: KeyRecord | None = None,
+        replaces: str | None = None,
+        once: Once | None = None,
     ) -> Issued:
         """Make a key and its first secret, which is shown in the answer and never again.
 
         ``expires_at`` is an instant in microseconds, ``None`` for never, left out for the keyspace's default. ``by`` is
-        the customer's key that makes this one: it can give at most what it holds, and becomes the parent.
+        the customer's key that makes this one: it can give at most what it holds, and becomes the parent. What it is
+        held to and the new key does not name, limits, plan, networks and expiry, the new key inherits.
+
+        ``replaces`` is the id of a key of the same account, keyspace and environment that is deleted in the same
+        transaction: both happen or neither. With ``once`` the key is made once only, and ``Replay`` is raised where it
+        was.
 
         Raises ``NotFound``, ``Invalid``, ``Conflict`` or ``Exceeds``; then nothing was made.
         """
-        with self.change() as change:
+        with self.change(once) as change:
             space = self._keyspace(change, reach.needs("keyspace", keyspace or self._default_keyspace))
             if environment is None and space.name == self._default_keyspace:
                 environment = self._default_environment
@@ -122,11 +132,21 @@ class Keys(Desk):
             values["access"], values["scopes"] = fields.access(access, scopes, space)
             fields.required(values, space)
             if by is not None:
+                self._still(change, by)
                 values["plan"] = values["plan"] or by.plan
                 values["limits"] = grants.inherited(by) if limits is None else values["limits"]
+                if allowed_ips is None:
+                    values["allowed_ips"] = tuple(str(network) for network in by.networks)
+                if expires_at is UNSET:
+                    values["expires_at"] = grants.sooner(values["expires_at"], by.expires_at)
                 grants.check(by, space, values | {"account": owner.username})
                 values["parent"] = by.id
-            return self._issue(change, space, owner, values, actor)
+            if replaces is not None:
+                there = Reach(account=owner.username, keyspace=space.name, environment=values["environment"])
+                self._remove(change, self._in_reach(change, replaces, there), actor)
+            issued = self._issue(change, space, owner, values, actor)
+            change.made(issued.key.id)
+            return issued
 
     def create_management(
         self,
@@ -178,8 +198,17 @@ class Keys(Desk):
     def get(self, key_id: str, *, reach: Reach = EVERYTHING) -> Key:
         """Read one. Raises ``NotFound``, for a deleted or a foreign one too."""
         with self.database.read() as connection:
-            found = self._covered(keys.get(connection, key_id, self.clock()), key_id, reach)
+            now = self.clock()
+            found = self._covered(keys.get(connection, key_id, now), key_id, reach)
+            found = _with_children(connection, found, now)
         return self._with_last_use([found])[0]
+
+    def made(self, key_id: str, *, reach: Reach = EVERYTHING) -> Key:
+        """Read the key that an earlier call made. Raises ``Conflict`` where it has been deleted since."""
+        try:
+            return self.get(key_id, reach=reach)
+        except NotFound:
+            raise Conflict(f"this call made the key {key_id}, which was deleted since") from None
 
     def list(  # the verb of every surface
         self,
@@ -277,16 +306,7 @@ class Keys(Desk):
             space = self._keyspace(change, before.keyspace, management=reach.management)
             values = _edited(given, before, space, change.now)
             if by is not None:
-                held = {
-                    field: getattr(before, field)
-                    for field in ("access", "scopes", "expires_at", "allowed_ips", "limits", "plan")
-                }
-                place = {
-                    "keyspace": before.keyspace,
-                    "account": before.account,
-                    "environment": before.environment,
-                }
-                grants.check(by, space, place | held | values)
+                grants.check(by, space, _held(before) | values)
             values = {field: value for field, value in values.items() if value != getattr(before, field)}
             if not values:
                 return Changed(before)
@@ -309,14 +329,16 @@ class Keys(Desk):
         force: bool = False,
         actor: Actor = LIBRARY,
         reach: Reach = EVERYTHING,
+        by: KeyRecord | None = None,
     ) -> Issued:
         """Give a key a second secret, shown in the answer and never again.
 
         The earlier one ends after ``grace_seconds``, counted from ``now`` or from the ``first_use`` of the new one (at the
         latest 30 days after the rotation, and never after the key). A rotation that is under way is a ``Conflict`` unless
-        ``force``, which ends every earlier secret at once: a leak.
+        ``force``, which ends every earlier secret at once: a leak. ``by`` is the customer's key that asks: it learns
+        the new secret, so it must hold all that the key holds.
 
-        Raises ``NotFound``, ``Invalid`` or ``Conflict``.
+        Raises ``NotFound``, ``Invalid``, ``Conflict`` or ``Exceeds``.
         """
         if isinstance(grace_seconds, bool) or not 0 <= grace_seconds <= LONGEST_GRACE:
             raise Invalid(f"is from 0 to {LONGEST_GRACE}", path="grace_seconds")
@@ -328,6 +350,8 @@ class Keys(Desk):
             if len(_live(before, change.now)) > 1 and not force:
                 raise Conflict("a rotation is under way: finish or cancel it, or force a new one")
             space = self._keyspace(change, before.keyspace, management=reach.management)
+            if by is not None and by.id != before.id:
+                grants.check(by, space, _held(before))
             n = before.secrets[0].n + 1
             grace = grace_seconds * SECOND
             waits = start == "first_use" and not force
@@ -367,7 +391,10 @@ class Keys(Desk):
     def invalidate(
         self, key_id: str, *, reason: str | None = None, actor: Actor = LIBRARY, reach: Reach = EVERYTHING
     ) -> Changed:
-        """Stop a key for ever; it stays in the list. Doing it again changes nothing. Raises ``NotFound``."""
+        """Stop a key for ever; it stays in the list. Doing it again changes nothing. Raises ``NotFound``.
+
+        The answer names the live keys that it made: who stops a parent may want to stop them too.
+        """
         why = None if reason is None else fields.name(reason, path="reason")
         with self.change() as change:
             before = self._in_reach(change, key_id, reach)
@@ -388,15 +415,11 @@ class Keys(Desk):
     def delete(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """Remove a key for good. A tombstone keeps id, name and MAC, so that a later use can be told from a guess.
 
-        Raises ``NotFound``, for one that is deleted already too.
+        The answer names the live keys that it made. Raises ``NotFound``, for one that is deleted already too.
         """
         with self.change() as change:
             before = self._in_reach(change, key_id, reach)
-            self._set_state(
-                change, key_id, "deleted", before.state_reason, deleted_at=change.now, search="",
-                ended_at=before.ended_at or change.now,
-            )  # fmt: skip
-            return self._changed(change, before, actor, "key.delete", name=before.name)
+            return self._remove(change, before, actor)
 
     def purge(self, *, older_than: int = 30 * DAY, actor: Actor = LIBRARY) -> int:
         """Remove the tombstones of keys deleted more than ``older_than`` seconds ago, for good; how many there were."""
@@ -447,7 +470,24 @@ class Keys(Desk):
         )
         made = keys.get(change.tx, values["id"], change.now)
         assert made is not None
-        return Issued(made, _shown(space, values["id"], secret))
+        return Issued(msgspec.structs.replace(made, children=()), _shown(space, values["id"], secret))
+
+    def _remove(self, change: Change, before: Key, actor: Actor) -> Changed:
+        self._set_state(
+            change, before.id, "deleted", before.state_reason, deleted_at=change.now, search="",
+            ended_at=before.ended_at or change.now,
+        )  # fmt: skip
+        return self._changed(change, before, actor, "key.delete", name=before.name)
+
+    def _still(self, change: Change, by: KeyRecord) -> None:
+        """Hold a grantor to what it is now: it may have been stopped or narrowed since it was verified."""
+        now = keys.get(change.tx, by.id, change.now)
+        if now is None or now.state != "active":
+            raise Exceeds("the grantor does not work any more")
+        held = (by.access, by.scopes, by.expires_at, by.plan, grants.inherited(by), by.networks)
+        networks = tuple(ip_network(text) for text in now.allowed_ips)
+        if held != (now.access, frozenset(now.scopes), now.expires_at, now.plan, now.limits, networks):
+            raise Conflict("the grantor was changed meanwhile; try again")
 
     def _new_secret(
         self, change: Change, space: Keyspace, key_id: str, n: int, *, grace: int | None
@@ -476,10 +516,11 @@ class Keys(Desk):
         change.tell(actor, action, ("key", before.id), account=before.account, **detail)
         after = keys.get(change.tx, before.id, change.now)
         assert after is not None
-        return Changed(after)
+        return Changed(msgspec.structs.replace(after, children=before.children))
 
     def _in_reach(self, change: Change, key_id: str, reach: Reach) -> Key:
-        return self._covered(keys.get(change.tx, key_id, change.now), key_id, reach)
+        found = self._covered(keys.get(change.tx, key_id, change.now), key_id, reach)
+        return _with_children(change.tx, found, change.now)
 
     def _covered(self, found: Key | None, key_id: str, reach: Reach) -> Key:
         if found is None or found.state == "deleted" or not reach.covers(found):
@@ -513,6 +554,18 @@ class Keys(Desk):
         except Unavailable:  # counting is down: no reason to hide a key from who wants to stop it
             return found
         return tuple(_used(key, seen) for key in found)
+
+
+def _held(key: Key) -> dict[str, Any]:
+    """What a key holds, as it is compared with a grantor."""
+    compared = (
+        "keyspace", "account", "environment", "access", "scopes", "expires_at", "allowed_ips", "limits", "plan",
+    )  # fmt: skip
+    return {field: getattr(key, field) for field in compared}
+
+
+def _with_children(connection: Connection, key: Key, now: int) -> Key:
+    return msgspec.structs.replace(key, children=keys.children(connection, key.id, now))
 
 
 def _used(key: Key, seen: dict[tuple[str, int], int]) -> Key:

@@ -24,10 +24,12 @@ from keywright.model import (
     Gate,
     GateRule,
     Keyspace,
+    Letter,
     Limit,
     Plan,
     Scope,
 )
+from keywright.profiles.letters import grant_of
 from keywright.schemes import SCHEMES
 from keywright.times import DAY, parse_span
 
@@ -54,6 +56,8 @@ _HEADER: Final = re.compile(r"\A[A-Za-z][A-Za-z0-9-]{0,63}\Z")
 #: How msgspec says which field of an object is at fault.
 _FIELD: Final = re.compile(r"(?:unknown|required) field `(.+)`")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_LETTER: Final = re.compile(r"\A[A-Z]\Z")
+_LETTER_TITLE: Final = re.compile(r"\A[A-Za-z][A-Za-z0-9]{0,39}\Z")
 _METHOD: Final = re.compile(r"\A[A-Z]{1,20}\Z")
 _NOT_CREDENTIALS: Final = frozenset(
     [
@@ -133,6 +137,7 @@ class _Definition(msgspec.Struct, forbid_unknown_fields=True):
     header: str = ""
     environments: dict[str, str] = msgspec.field(default_factory=DEFAULT_ENVIRONMENTS.copy)
     scopes: dict[str, Scope] = {}
+    letters: dict[str, Letter] = {}
     access: _Access = msgspec.field(default_factory=_Access)
     expiry: _Expiry = msgspec.field(default_factory=_Expiry)
     fields: _Fields = msgspec.field(default_factory=_Fields)
@@ -153,6 +158,7 @@ class _Definition(msgspec.Struct, forbid_unknown_fields=True):
 _TABLES: Final[dict[str, Any]] = {
     "environments": str,
     "scopes": Scope,
+    "letters": Letter,
     "plans": _Plan,
     "gates": _Gate,
     "labels": str,
@@ -227,7 +233,7 @@ def _checked(d: _Definition) -> Keyspace:
     _check_access(d)
     _check_choice(d)
     default, longest = _expiry(d.expiry)
-    return Keyspace(
+    keyspace = Keyspace(
         name=d.name,
         title=d.title or d.name.capitalize(),
         prefix=prefix,
@@ -236,6 +242,7 @@ def _checked(d: _Definition) -> Keyspace:
         header=d.header,
         environments=d.environments,
         scopes=d.scopes,
+        letters=d.letters,
         access=AccessPolicy(d.access.classes, d.access.default),
         expiry=ExpiryPolicy(default, longest),
         fields=Fields(d.fields.ask, d.fields.required),
@@ -249,6 +256,31 @@ def _checked(d: _Definition) -> Keyspace:
         labels=d.labels,
         navigation=tuple(d.navigation),
         deep_link=d.deep_link,
+    )
+    _check_letters(keyspace)
+    return keyspace
+
+
+def _check_letters(keyspace: Keyspace) -> None:
+    for name, letter in keyspace.letters.items():
+        path = f"letters.{name}"
+        _need(_LETTER.match(name) is not None, path, "is one capital letter")
+        _need(_LETTER_TITLE.match(letter.title) is not None, f"{path}.title", "is one word, such as GetOnly")
+        access, scopes = grant_of(keyspace, letter)
+        _need(
+            access in keyspace.access.classes, f"{path}.gives", f"is {access}, which access.classes has not"
+        )
+        _need(
+            access != "restricted" or bool(scopes),
+            f"{path}.gives",
+            "is nothing: no scope is marked like that",
+        )
+    titles = [letter.title for letter in keyspace.letters.values()]
+    _need(len(set(titles)) == len(titles), "letters", "has a title twice")
+    _need(
+        not keyspace.letters or keyspace.self_service != "off",
+        "letters",
+        "are for self_service, and that is off",
     )
 
 

@@ -8,6 +8,8 @@ import msgspec
 
 from keywright.server.problems import Pairs, Receive
 
+#: What a call may send, in bytes.
+BODY_LIMIT: Final = 64 * 1024
 #: The strings of a JSON text, and the colon behind those that are names.
 _STRINGS: Final = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:)?', re.DOTALL)
 

@@ -22,12 +22,13 @@ from keywright.limits import check_cost
 from keywright.model import MANAGEMENT, Actor, Ask, Verdict
 from keywright.schemes import MALFORMED, Presented, Unproven, from_mapping
 from keywright.server import forward_auth, self_service
-from keywright.server.bodies import CutOff, TooLarge, accept_json, read_body, refuse_twins
+from keywright.server.bodies import BODY_LIMIT, CutOff, TooLarge, accept_json, read_body, refuse_twins
 from keywright.server.problems import (
     Pairs,
     Receive,
     Scope,
     Send,
+    refuse_body,
     respond,
     respond_error,
     respond_json,
@@ -39,7 +40,6 @@ from keywright.settings import Settings
 Asked = TypeVar("Asked")
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MOST_HEADERS: Final = 100
-BODY_LIMIT: Final = 64 * 1024
 BATCH_LIMIT: Final = 1024 * 1024
 BATCH_ITEMS: Final = 100
 
@@ -97,6 +97,7 @@ class Hot:
         self._exact: dict[bytes, App] = {
             b"/v1/verify": self._verify,
             b"/v1/verify/batch": self._verify_batch,
+            b"/v1/whoami": self._whoami,
             b"/livez": self._live,
             b"/readyz": self._ready,
         }
@@ -169,7 +170,7 @@ class Hot:
             asked = decode(body)
             refuse_twins(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
-            await _refuse_body(scope, send, wrong)
+            await refuse_body(scope, send, wrong)
             return None
         return caller, asked
 
@@ -266,7 +267,8 @@ class Hot:
     async def _slow(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: bytes = scope["raw_path"]
         if path.startswith(self_service.PREFIX):
-            await self_service.answer(self._engine, scope, send, self._client(scope), self._clock())
+            ip, url = self._client(scope), self._settings.base_url
+            await self_service.answer(self._installation, url, scope, receive, send, ip)
             return
         if scope["path"].startswith("/v1/"):  # as the router behind reads it: %76 is a v
             caller = await self.caller(scope, send)
@@ -276,6 +278,9 @@ class Hot:
             await read_and_pass(scope, receive, send, self._behind)
             return
         await self._behind(scope, receive, send)
+
+    async def _whoami(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        await self_service.answer_anywhere(self._installation, scope, send, self._client(scope))
 
     async def _live(self, scope: Scope, _receive: Receive, send: Send) -> None:
         await respond_json(scope, send, 200, {"status": "ok"})
@@ -378,7 +383,7 @@ async def read_and_pass(scope: Scope, receive: Receive, send: Send, app: App) ->
             msgspec.json.decode(body)
             refuse_twins(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
-            await _refuse_body(scope, send, wrong)
+            await refuse_body(scope, send, wrong)
             return
     sent = False
 
@@ -445,18 +450,6 @@ def _plain(first: str, second: str | None) -> Presented | Unproven:
     if len(left) > LONGEST or len(right or b"") > LONGEST:
         return MALFORMED
     return Presented.of_token(left) if right is None else Presented.of_pair(left, right)
-
-
-async def _refuse_body(scope: Scope, send: Send, wrong: Exception) -> None:
-    if isinstance(wrong, msgspec.ValidationError):
-        reason, _, path = str(wrong).partition(" - at `$")
-        errors = [{"path": path.strip("`").lstrip("."), "reason": reason}]
-        await respond_problem(scope, send, "invalid_request", str(wrong), errors=errors)
-        return
-    detail = (
-        "The body is nested too deeply." if isinstance(wrong, RecursionError) else "The body is not JSON."
-    )
-    await respond_problem(scope, send, "bad_json", detail)
 
 
 def _with_hsts(send: Send) -> Send:

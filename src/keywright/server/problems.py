@@ -1,6 +1,6 @@
 """Responses of the raw doors: problem+json and plain JSON, as ASGI messages."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -32,18 +32,25 @@ async def respond(scope: Scope, send: Send, status: int, headers: Pairs, body: b
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
-async def respond_json(scope: Scope, send: Send, status: int, value: Any) -> None:
+async def respond_json(
+    scope: Scope, send: Send, status: int, value: Any, *, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     """Send a JSON document that nobody may keep."""
-    await respond(scope, send, status, [JSON, NO_STORE, NOSNIFF], msgspec.json.encode(value))
+    await respond(scope, send, status, [JSON, NO_STORE, NOSNIFF, *headers], msgspec.json.encode(value))
 
 
 async def respond_problem(
     scope: Scope, send: Send, code: str, detail: str, *, headers: Pairs | None = None, **more: Any
 ) -> None:
-    """Send an error under its code."""
-    body = msgspec.json.encode(problem(code, detail, scope["keywright.request_id"], **more))
-    sent = [PROBLEM, NO_STORE, NOSNIFF, *(headers or ())]
-    await respond(scope, send, CODES[code].status, sent, body)
+    """Send an error under its code, in the shape of the keyspace that was called, where one was."""
+    request_id = scope["keywright.request_id"]
+    if scope.get("keywright.errors") == "message":
+        kind = JSON
+        said = {"message": detail, "data": {"code": code, "request_id": request_id, **more}}
+    else:
+        kind, said = PROBLEM, problem(code, detail, request_id, **more)
+    sent = [kind, NO_STORE, NOSNIFF, *(headers or ())]
+    await respond(scope, send, CODES[code].status, sent, msgspec.json.encode(said))
 
 
 async def respond_error(scope: Scope, send: Send, error: KeywrightError) -> None:
@@ -54,3 +61,16 @@ async def respond_error(scope: Scope, send: Send, error: KeywrightError) -> None
         "The store does not answer right now; try again." if isinstance(error, Unavailable) else str(error)
     )
     await respond_problem(scope, send, error.code, detail, headers=headers, **more)
+
+
+async def refuse_body(scope: Scope, send: Send, wrong: Exception) -> None:
+    """Refuse a body that could not be decoded, naming the field at fault where there is one."""
+    if isinstance(wrong, msgspec.ValidationError):
+        reason, _, path = str(wrong).partition(" - at `$")
+        errors = [{"path": path.strip("`").lstrip("."), "reason": reason}]
+        await respond_problem(scope, send, "invalid_request", str(wrong), errors=errors)
+        return
+    detail = (
+        "The body is nested too deeply." if isinstance(wrong, RecursionError) else "The body is not JSON."
+    )
+    await respond_problem(scope, send, "bad_json", detail)

@@ -116,6 +116,13 @@ def get(connection: Connection, key_id: str, now: int) -> Key | None:
     return None if row is None else _keys(connection, [row], now)[0]
 
 
+def children(connection: Connection, key_id: str, now: int) -> tuple[str, ...]:
+    """The ids of the keys that a key made and that have not ended, oldest first."""
+    lives = or_(keys.c.expires_at.is_(None), keys.c.expires_at > now)
+    query = select(keys.c.id).where(keys.c.parent == key_id, keys.c.state.in_(("active", "disabled")), lives)
+    return tuple(row.id for row in connection.execute(query.order_by(keys.c.created_at, keys.c.id)))
+
+
 def page(
     connection: Connection, narrow: Filter, now: int, *, after: Sequence[Any] | None, limit: int
 ) -> list[Key]:

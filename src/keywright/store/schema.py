@@ -115,6 +115,20 @@ secrets = Table(
     PrimaryKeyConstraint("key_id", "n"),
 )
 
+#: Creations that were asked under an ``Idempotency-Key``, and what each made: never a secret, not even the key's text.
+creations = Table(
+    "creations",
+    keys_file,
+    Column("caller", Text, nullable=False),  # the id of the key that asked
+    Column("route", Text, nullable=False),
+    Column("idempotency_key", LargeBinary, nullable=False),  # SHA-256
+    Column("fingerprint", LargeBinary, nullable=False),  # SHA-256 of what was asked
+    Column("made", Text, nullable=False),  # the id of what was made
+    Column("at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("caller", "route", "idempotency_key"),
+)
+Index("creations_by_time", creations.c.at)
+
 changes = Table(
     "changes",
     keys_file,

@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 
 from keywright import shown
+from keywright.desk.once import Replay
 from keywright.server.api.caller import Opened, needs
-from keywright.server.api.keys import Body
+from keywright.server.api.keys import Body, Creating
 from keywright.server.hot import Caller
 
 router = APIRouter(prefix="/v1/accounts", tags=["accounts"])
@@ -23,11 +24,20 @@ class NewAccount(Body):
 
 
 @router.post("", status_code=201)
-def create(body: NewAccount, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
+def create(
+    body: NewAccount, caller: Writes, opened: Opened, call: Creating, response: Response
+) -> dict[str, Any]:
     """Make an account; active at once unless ``pending``. A bound key makes none."""
     response.headers["Cache-Control"] = "no-store"
     caller.reach.needs("account", body.username)
-    made = opened.accounts.create(body.username, name=body.name, pending=body.pending, actor=caller.actor)
+    once = call.once(caller, body)
+    try:
+        made = opened.accounts.create(
+            body.username, name=body.name, pending=body.pending, actor=caller.actor, once=once
+        )
+    except Replay as earlier:
+        response.headers["Idempotency-Replayed"] = "true"
+        made = opened.accounts.get(earlier.made, reach=caller.reach)
     return shown.account(made)
 
 

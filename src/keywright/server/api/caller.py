@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
+from pydantic import BaseModel
 
+from keywright.desk.once import Once, read
 from keywright.installation import Installation
 from keywright.settings import Settings
 
@@ -31,6 +33,26 @@ def needs(scope: str) -> Any:
 
     caller.scope = scope  # type: ignore[attr-defined]  # read by the test that every route names one
     return Depends(caller)
+
+
+class Repeatable:
+    """A creating call, which may come under an ``Idempotency-Key``."""
+
+    def __init__(
+        self,
+        request: Request,
+        idempotency_key: Annotated[
+            str | None,
+            Header(description="The same call under the same key, within a day, makes one thing."),
+        ] = None,
+    ) -> None:
+        self._request = request
+
+    def once(self, caller: "Caller", body: BaseModel) -> Once | None:
+        """What identifies this call; ``None`` where no key came with it. Raises ``Invalid``."""
+        route = f"{self._request.method} {self._request.scope['route'].path}"
+        values = self._request.headers.getlist("idempotency-key")
+        return read(values, caller.actor.id, route, body.model_dump(exclude_unset=True))
 
 
 def _installation(request: Request) -> Installation:

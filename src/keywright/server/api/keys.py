@@ -2,14 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from keywright import shown
 from keywright.desk.keys import is_secret
+from keywright.desk.once import Replay
 from keywright.installation import Installation
 from keywright.model import Issued
-from keywright.server.api.caller import Configured, Opened, needs
+from keywright.server.api.caller import Configured, Opened, Repeatable, needs
 from keywright.server.hot import Caller
 from keywright.settings import Settings
 from keywright.times import parse_instant
@@ -17,6 +18,7 @@ from keywright.times import parse_instant
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 Reads = Annotated[Caller, needs("keys:read")]
 Writes = Annotated[Caller, needs("keys:write")]
+Creating = Annotated[Repeatable, Depends()]
 Access = Literal["all", "read_only", "restricted"]
 
 
@@ -86,10 +88,21 @@ class Invalidation(Body):
 
 @router.post("", status_code=201)
 def create(
-    body: NewKey, caller: Writes, opened: Opened, settings: Configured, response: Response
+    body: NewKey,
+    caller: Writes,
+    opened: Opened,
+    settings: Configured,
+    call: Creating,
+    response: Response,
 ) -> dict[str, Any]:
-    """Make a key. Its secret is in this answer and in no other."""
-    issued = opened.keys.create(**_given(body), actor=caller.actor, reach=caller.reach)
+    """Make a key. Its secret is in this answer and in no other, the answer to a repeated call included."""
+    once = call.once(caller, body)
+    try:
+        issued = opened.keys.create(**_given(body), actor=caller.actor, reach=caller.reach, once=once)
+    except Replay as earlier:
+        _uncached(response)
+        response.headers["Idempotency-Replayed"] = "true"
+        return shown.reissued(opened.keys.made(earlier.made, reach=caller.reach), opened.clock())
     return _issued(issued, opened, settings, response)
 
 

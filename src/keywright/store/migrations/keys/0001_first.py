@@ -39,6 +39,17 @@ def upgrade() -> None:
     )
     _keys()
     op.create_table(
+        "creations",
+        sa.Column("caller", TEXT, nullable=False),
+        sa.Column("route", TEXT, nullable=False),
+        sa.Column("idempotency_key", BYTES, nullable=False),
+        sa.Column("fingerprint", BYTES, nullable=False),
+        sa.Column("made", TEXT, nullable=False),
+        sa.Column("at", WHOLE, nullable=False),
+        sa.PrimaryKeyConstraint("caller", "route", "idempotency_key"),
+    )
+    op.create_index("creations_by_time", "creations", ["at"])
+    op.create_table(
         "changes",
         sa.Column(
             "seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
