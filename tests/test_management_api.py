@@ -11,6 +11,7 @@ import pytest
 
 from conftest import bearer, make
 from keywright import Issued, Keywright
+from keywright.profiles import MANAGEMENT_SCOPES
 from keywright.server.api import build
 from keywright.testing import Clock
 from surfaces import Door, Reply, configured, manager, server, token
@@ -195,6 +196,23 @@ ROUTES: dict[str, Route] = {
     "POST /v1/accounts/{username}/activate": Route("accounts:write"),
     "GET /v1/keyspaces": Route("keyspaces:read", foreign=False),
     "GET /v1/keyspaces/{name}": Route("keyspaces:read"),
+    "GET /v1/usage": Route(
+        "usage:read",
+        foreign=False,
+        bad_queries=(
+            "by=week",
+            "group=owner",
+            "from=yesterday",
+            "from=2027-01-15",
+            "to=2027-01-15T00:00:00",
+            "from=2027-01-15T00:00:00Z&to=2027-01-15T00:00:00Z",
+            "from=2030-01-01T00:00:00Z",
+            "key=" + "x" * 201,
+        ),
+    ),
+    "GET /v1/refusals": Route(
+        "usage:read", foreign=False, bad_queries=tuple(q for q in _BAD_PAGES if q[:2] not in ("q=", "st"))
+    ),
 }
 
 
@@ -284,9 +302,7 @@ def test_nobody_is_refused(door: Door, kw: Keywright, key: Issued, name: str) ->
 def test_every_other_scope_is_refused(door: Door, kw: Keywright, key: Issued, name: str) -> None:
     """With every scope but its own a route is 403, says which is lacking, and changes nothing."""
     scope = ROUTES[name].scope
-    others = {"verify", "keys:read", "keys:write", "accounts:read", "accounts:write", "keyspaces:read"} - {
-        scope
-    }
+    others = set(MANAGEMENT_SCOPES) - {scope}
     before = key_and_account(kw, key)
 
     reply = send(door, name, manager(kw, *sorted(others)), key)

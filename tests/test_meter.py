@@ -144,7 +144,7 @@ def test_a_batch_that_arrives_twice_counts_once(kw: Keywright) -> None:
 
     def send(worker: str, batch: int) -> bool:
         with database.write("usage") as tx:
-            return usage.add(tx, worker, batch, counts, seen, 0)
+            return usage.add(tx, worker, batch, counts, seen, (), 0)
 
     sent = [send("w", 1), send("w", 1), send("w", 2), send("w", 1), send("v", 1)]
 

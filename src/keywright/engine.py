@@ -71,12 +71,9 @@ class Engine:
         Raises ``NotFound`` or ``Invalid`` where the ask itself names no keyspace or environment; a refusal is a value.
         """
         verdict = self._decide(ask, given, now, url, request_id)
-        if verdict.code == "ok" and ask.metered:
-            if verdict.key is not None and verdict.key.limits:
-                verdict = self._settle(verdict, self._spend(verdict.key, ask.cost, now))
-            self._count(ask, verdict, now)
-        elif ask.metered:
-            self._count(ask, verdict, now)
+        if verdict.code == "ok" and ask.metered and verdict.key is not None and verdict.key.limits:
+            verdict = self._settle(verdict, self._spend(verdict.key, ask.cost, now))
+        self._count(ask, verdict, now)
         return verdict
 
     async def averify(
@@ -94,12 +91,9 @@ class Engine:
         ``stale`` is what ``fresh`` said earlier in the same request, where a door had to ask it before.
         """
         verdict = self._decide(ask, given, now, url, request_id, stale)
-        if verdict.code == "ok" and ask.metered:
-            if verdict.key is not None and verdict.key.limits:
-                verdict = self._settle(verdict, await self._aspend(verdict.key, ask.cost, now))
-            self._count(ask, verdict, now)
-        elif ask.metered:
-            self._count(ask, verdict, now)
+        if verdict.code == "ok" and ask.metered and verdict.key is not None and verdict.key.limits:
+            verdict = self._settle(verdict, await self._aspend(verdict.key, ask.cost, now))
+        self._count(ask, verdict, now)
         return verdict
 
     # --------------------------------------------------------------------------------------------------- up to a yes
@@ -128,7 +122,10 @@ class Engine:
         except Unavailable as trouble:
             return unavailable(ask, now, request_id, str(trouble))
         if entry is None or secret is None:
-            return Verdict("invalid", reason, ask.keyspace, now, request_id, scheme=presented.scheme)
+            named = None if entry is None else entry.record
+            return Verdict(
+                "invalid", reason, ask.keyspace, now, request_id, scheme=presented.scheme, named=named
+            )
         record = entry.record
         decision = policy.decide(record, secret, presented.username, ask, compiled.keyspace, environment, now)
         verdict = Verdict(
@@ -141,6 +138,7 @@ class Engine:
             presented.scheme,
             stale=stale,
             asked=ask.scopes,
+            named=None if decision.known else record,
         )
         if decision.code == "ok":
             self._used(record, secret, presented, ask, now)
@@ -281,7 +279,15 @@ class Engine:
         )
 
     def _count(self, ask: Ask, verdict: Verdict, now: int) -> None:
-        self._meter.count(verdict.key, ask.keyspace, ask.environment or "", verdict.code, ask.resource, now)
+        environment = ask.environment or self._only_environment(ask.keyspace)
+        if ask.metered:
+            self._meter.count(verdict.key, ask.keyspace, environment, verdict.code, ask.resource, now)
+        if verdict.code != "ok" and ask.recorded:
+            self._meter.refuse(verdict, environment, ask.ip, ask.method, ask.resource)
+
+    def _only_environment(self, keyspace: str) -> str:
+        known = self._cache.keyspace(keyspace)
+        return (known.only_environment or "") if known is not None else ""
 
     def _used(
         self, record: KeyRecord, secret: SecretRecord, presented: Presented, ask: Ask, now: int

@@ -24,7 +24,9 @@ from keywright.cache import Cache
 from keywright.desk.accounts import Accounts
 from keywright.desk.keys import Keys
 from keywright.desk.keyspaces import Keyspaces
+from keywright.desk.refusals import Refusals
 from keywright.desk.trail import Trail
+from keywright.desk.usage import Usage
 from keywright.engine import Engine, Given
 from keywright.errors import CannotStart, Invalid, SchemaTrouble, SecretTrouble, Unavailable
 from keywright.freshness import Freshness, Policy
@@ -93,6 +95,8 @@ class Installation:
         self.accounts = Accounts(database, keyring, clock)
         self.keyspaces = Keyspaces(database, keyring, clock)
         self.trail = Trail(database, keyring, clock)
+        self.usage = Usage(database, keyring, clock, self.meter)
+        self.refusals = Refusals(database, keyring, clock, self.meter)
         _OPEN.add(self)
 
     def close(self) -> None:

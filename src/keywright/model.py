@@ -262,6 +262,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     reads: bool = False
     metered: bool = True
     account: str | None = None  # only this account's keys exist for whoever asks
+    recorded: bool = True  # a refusal goes to the refusal log
 
 
 class LimitState(msgspec.Struct, frozen=True):
@@ -279,7 +280,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """The answer of a verification. A refusal is a value like any other.
 
     ``reason`` says what exactly was wrong: it is for the authorised caller, the refusal log and ``explain``, never for
-    the client. ``key`` is there only where its secret was proven and the asker may know it.
+    the client. ``key`` is there only where its secret was proven and the asker may know it; ``named`` is a key of which
+    no more is known than that its id was presented, for the refusal log alone.
     """
 
     code: str
@@ -293,6 +295,7 @@ class Verdict(msgspec.Struct, frozen=True):
     retry_after: int | None = None  # seconds
     stale: bool = False
     asked: tuple[str, ...] = ()
+    named: KeyRecord | None = None
 
     @property
     def valid(self) -> bool:

@@ -5,6 +5,7 @@ Times are RFC 3339 in UTC. A secret is here only in ``issued``, the body of the 
 
 from typing import Any
 
+from keywright import reasons
 from keywright.model import Account, Changed, Issued, Key, KeyRecord, Keyspace, Limit, Propagation, Verdict
 from keywright.presentations import presentations
 from keywright.times import rfc3339
@@ -155,6 +156,53 @@ def limits(verdict: Verdict) -> list[dict[str, Any]]:
         }
         for state in verdict.limits
     ]
+
+
+def usage(report: Any) -> dict[str, Any]:
+    """A report of usage: its lines add up to its total."""
+    return {
+        "from": _time(report.since),
+        "to": _time(report.until),
+        "by": report.by,
+        "group": report.group,
+        "total": report.total,
+        "items": [
+            {
+                "at": _time(row.at),
+                "value": row.value,
+                "key": None if row.key is None else _named(row.key),
+                "count": row.times,
+                "codes": dict(sorted(row.codes.items())),
+            }
+            for row in report.rows
+        ],
+    }
+
+
+def refusal(refused: Any) -> dict[str, Any]:
+    """One refused request, with the reason that its sender was not told."""
+    one = refused.refusal
+    key = None if refused.key is None else _named(refused.key)
+    return {
+        "request_id": one.request_id,
+        "at": rfc3339(one.at),
+        "code": one.code,
+        "reason": one.reason,
+        "says": reasons.say(one.code, one.reason),
+        "keyspace": one.keyspace,
+        "environment": one.environment or None,
+        "key": {"id": one.key_id, "name": None} if key is None and one.key_id else key,
+        "scheme": one.scheme,
+        "ip": one.ip,
+        "method": one.method,
+        "resource": one.resource,
+        "dropped_before": one.dropped,
+    }
+
+
+def _named(key: Any) -> dict[str, Any]:
+    names = ("id", "name", "state", "keyspace", "environment", "account", "team", "application")
+    return {name: getattr(key, name) for name in names}
 
 
 def _secret(secret: Any) -> dict[str, Any]:

@@ -24,8 +24,10 @@ COMMANDS = {
     "accounts": ("accounts", "Create, suspend and activate accounts."),
     "keyspaces": ("keyspaces", "Apply and read keyspaces."),
     "management-keys": ("management_keys", "Keys that open the management API."),
+    "usage": ("usage", "Say how often requests were let in and refused."),
     "audit": ("audit", "Read and prove the audit trail."),
     "explain": ("explain", "Say what is wrong with pasted request headers."),
+    "why": ("why", "Say why a request was really refused."),
     "doctor": ("doctor", "Check this installation."),
     "config": ("config", "Settings: their values, where each comes from, what each means."),
 }

@@ -226,17 +226,11 @@ class Hot:
             return
         asked = forward_auth.read(scope["headers"])
         if asked is None:
-            await self._refuse(
-                scope,
-                send,
-                Verdict("gateway_misconfigured", "", gate.compiled.keyspace.name, now, request_id),
-            )
+            await self._turn_away(scope, send, "gateway_misconfigured", gate)
             return
         ask = forward_auth.ask_of(gate, asked, self._client(scope))
         if ask is None:
-            await self._refuse(
-                scope, send, Verdict("ambiguous_path", "", gate.compiled.keyspace.name, now, request_id)
-            )
+            await self._turn_away(scope, send, "ambiguous_path", gate)
             return
         verdict = await self._engine.averify(
             ask, scope["headers"], now, url=asked.target, request_id=request_id, stale=stale
@@ -248,6 +242,13 @@ class Hot:
         if verdict.limits:
             headers = [*headers, *say_headers(answer_to(self._engine, verdict).headers[:-1])]
         await respond(scope, send, 200, headers, b"")
+
+    async def _turn_away(self, scope: Scope, send: Send, code: str, gate: forward_auth.Gate) -> None:
+        """Refuse what never came as far as a verification."""
+        keyspace, request_id = gate.compiled.keyspace.name, scope["keywright.request_id"]
+        verdict = Verdict(code, code, keyspace, self._clock(), request_id)
+        self._installation.meter.refuse(verdict, gate.environment, self._client(scope), None, None)
+        await self._refuse(scope, send, verdict)
 
     # ---------------------------------------------------------------------------------------------------- the others
 
