@@ -11,6 +11,7 @@ import pytest
 
 from conftest import bearer, make
 from keywright import Issued, Keywright
+from keywright.model import Binding
 from keywright.profiles import MANAGEMENT_SCOPES
 from keywright.server.api import build
 from keywright.testing import Clock
@@ -20,8 +21,15 @@ from surfaces import Door, Reply, configured, manager, server, token
 @pytest.fixture
 def door(kw: Keywright) -> Iterator[Door]:
     """The server."""
+    bound = Binding("globex", "every", "production")
+    managed = kw.keys.create_management(name="Managed", scopes=["management-keys:write"], binding=bound)
     with Door(server(kw)) as opened:
+        MANAGED[id(opened)] = managed.key.id
         yield opened
+
+
+#: A management key for each server, that the routes on management keys are used on.
+MANAGED: dict[int, str] = {}
 
 
 @pytest.fixture
@@ -196,6 +204,60 @@ ROUTES: dict[str, Route] = {
     "POST /v1/accounts/{username}/activate": Route("accounts:write"),
     "GET /v1/keyspaces": Route("keyspaces:read", foreign=False),
     "GET /v1/keyspaces/{name}": Route("keyspaces:read"),
+    "GET /v1/scopes": Route("keyspaces:read", foreign=False),
+    "GET /v1/plans": Route("keyspaces:read", foreign=False),
+    "GET /v1/gates": Route("keyspaces:read", foreign=False),
+    "POST /v1/management-keys": Route(
+        "management-keys:write",
+        {
+            "name": "Made over HTTP",
+            "scopes": ["management-keys:write"],
+            "account": "globex",
+            "keyspace": "every",
+            "environment": "production",
+        },
+        201,
+        bad=(
+            *({"name": wrong} for wrong in ("", *WRONG_TEXTS)),
+            {"scopes": []},
+            {"scopes": ["root"]},
+            {"scopes": ["*"]},
+            {"scopes": ["Management-Keys:write"]},
+            {"scopes": "verify"},
+            {"scopes": [5]},
+            {"account": 5},
+            {"environment": "nowhere"},
+            {"expires_at": "tomorrow"},
+            {"expires_at": "2026-01-01T00:00:00Z"},
+            {"access": "all"},
+            {"surprise": 1},
+        ),
+    ),
+    "GET /v1/management-keys": Route(
+        "management-keys:read", foreign=False, bad_queries=tuple(q for q in _BAD_PAGES if q[:2] != "st")
+    ),
+    "GET /v1/management-keys/{management_key_id}": Route("management-keys:read"),
+    "POST /v1/management-keys/{management_key_id}/rotate": Route(
+        "management-keys:write",
+        {"grace_seconds": 60},
+        bad=({"grace_seconds": -1}, {"grace_seconds": "60"}, {"force": "yes"}, {"start": "first_use"}),
+    ),
+    "POST /v1/management-keys/{management_key_id}/invalidate": Route(
+        "management-keys:write", {"reason": "leaked"}, bad=({"reason": 5}, {"reason": "\0"}, {"x": 1})
+    ),
+    "POST /v1/management-keys/{management_key_id}/disable": Route("management-keys:write"),
+    "POST /v1/management-keys/{management_key_id}/enable": Route("management-keys:write"),
+    "DELETE /v1/management-keys/{management_key_id}": Route("management-keys:write"),
+    "GET /v1/audit": Route(
+        "audit:read",
+        foreign=False,
+        bad_queries=(
+            *(q for q in _BAD_PAGES if q[:2] not in ("q=", "st")),
+            "before=0",
+            "before=x",
+            f"before={2**70}",
+        ),
+    ),
     "GET /v1/usage": Route(
         "usage:read",
         foreign=False,
@@ -232,7 +294,7 @@ def send(
     """Use a route on a key, on globex, on ``every``."""
     method, _, path = name.partition(" ")
     key_id = key if isinstance(key, str) else key.key.id
-    path = path.replace("{key_id}", key_id).replace("{username}", "globex").replace("{name}", "every")
+    path = filled(door, path, key_id)
     target = f"{path}?{query}" if query else path
     document = ROUTES[name].body if body is ... else body
     return (
@@ -240,6 +302,12 @@ def send(
         if document is None
         else door.json(method, target, document, headers)
     )
+
+
+def filled(door: Door, path: str, key_id: str) -> str:
+    """A route's path, with the things that it is used on."""
+    things = {"key_id": key_id, "username": "globex", "name": "every", "management_key_id": MANAGED[id(door)]}
+    return path.format(**things)
 
 
 def is_problem(reply: Reply, status: int, code: str) -> None:
@@ -349,8 +417,9 @@ def test_what_nobody_has_is_404(
     own = kw.keys.create_management(name="Own", scopes=["verify"]).key.id
     method, _, path = name.partition(" ")
     kind = path[path.index("{") : path.index("}") + 1]
+    own = key.key.id if "management" in kind else own
     for thing in (
-        "nothing", own, "keywright", key.key.id.upper(), key.key.id + "%00", "%00", "%ff", "%27%20OR%201=1--",
+        "nothing", own, "keywright", key.key.id.upper(), own + "%00", "%00", "%ff", "%27%20OR%201=1--",
         "x" * 20_000, "..", "%2e%2e", "%F0%9F%98%80", "*", "%25",
     ):  # fmt: skip
         target = path.replace(kind, thing)
@@ -390,7 +459,7 @@ def test_bad_bodies_are_refused(
     """What is no JSON object, has a name twice, is of another media type, or too large, is refused and changes nothing."""
     before = key_and_account(kw, key)
     method, _, path = name.partition(" ")
-    path = path.replace("{key_id}", key.key.id)
+    path = filled(door, path, key.key.id)
     for body, status in (
         (b"{", 400),
         (b"\xff", 400),
@@ -533,9 +602,7 @@ def test_other_methods_are_405_with_all_that_is_allowed(
         method, _, path = name.partition(" ")
         allowed.setdefault(path, set()).add(method)
     for path, methods in allowed.items():
-        target = (
-            path.replace("{key_id}", key.key.id).replace("{username}", "globex").replace("{name}", "every")
-        )
+        target = filled(door, path, key.key.id)
         for method in {
             "GET",
             "HEAD",

@@ -24,6 +24,7 @@ from keywright.cache import Cache
 from keywright.desk.accounts import Accounts
 from keywright.desk.keys import Keys
 from keywright.desk.keyspaces import Keyspaces
+from keywright.desk.management_keys import ManagementKeys
 from keywright.desk.refusals import Refusals
 from keywright.desk.trail import Trail
 from keywright.desk.usage import Usage
@@ -92,6 +93,7 @@ class Installation:
         self.meter = Meter(database)
         self.engine = Engine(database, keyring, self.lookup, self.cache, self.freshness, self.meter)
         self.keys = Keys(database, keyring, clock)
+        self.management_keys = ManagementKeys(database, keyring, clock, self.keys)
         self.accounts = Accounts(database, keyring, clock)
         self.keyspaces = Keyspaces(database, keyring, clock)
         self.trail = Trail(database, keyring, clock)

@@ -200,6 +200,57 @@ def refusal(refused: Any) -> dict[str, Any]:
     }
 
 
+def entry(record: dict[str, Any]) -> dict[str, Any]:
+    """One entry of the audit trail."""
+    return {**record, "at": rfc3339(record["at"])}
+
+
+def scopes(record: Keyspace) -> list[dict[str, Any]]:
+    """A keyspace's scopes."""
+    return [
+        {"keyspace": record.name, "name": name, "title": scope.title, "reads": scope.reads}
+        for name, scope in record.scopes.items()
+    ]
+
+
+def plans(record: Keyspace) -> list[dict[str, Any]]:
+    """A keyspace's plans."""
+    return [
+        {
+            "keyspace": record.name,
+            "name": name,
+            "title": plan.title,
+            "limits": [limit(x) for x in plan.limits],
+        }
+        for name, plan in record.plans.items()
+    ]
+
+
+def gates(record: Keyspace, environment: str | None = None) -> list[dict[str, Any]]:
+    """A keyspace's named gates, of all environments or of one."""
+    return [
+        {
+            "keyspace": record.name,
+            "name": name,
+            "environment": gate.environment,
+            "rules": [
+                {
+                    "path": rule.path,
+                    "methods": list(rule.methods),
+                    "scopes": list(rule.scopes),
+                    "cost": rule.cost,
+                    "resource": rule.resource or rule.path,
+                    "reads": rule.reads,
+                    "authenticate_only": rule.authenticate_only,
+                }
+                for rule in gate.rules
+            ],
+        }
+        for name, gate in record.gates.items()
+        if environment in (None, gate.environment)
+    ]
+
+
 def _named(key: Any) -> dict[str, Any]:
     names = ("id", "name", "state", "keyspace", "environment", "account", "team", "application")
     return {name: getattr(key, name) for name in names}

@@ -23,9 +23,12 @@ COMMANDS = {
     "keys": ("keys", "Create, list, edit, rotate, stop and delete keys."),
     "accounts": ("accounts", "Create, suspend and activate accounts."),
     "keyspaces": ("keyspaces", "Apply and read keyspaces."),
+    "scopes": ("definitions:scopes", "List the scopes of keyspaces."),
+    "plans": ("definitions:plans", "List the plans of keyspaces."),
+    "gates": ("definitions:gates", "List the gates of keyspaces."),
     "management-keys": ("management_keys", "Keys that open the management API."),
     "usage": ("usage", "Say how often requests were let in and refused."),
-    "audit": ("audit", "Read and prove the audit trail."),
+    "audit": ("audit", "Read, prove and export the audit trail."),
     "explain": ("explain", "Say what is wrong with pasted request headers."),
     "why": ("why", "Say why a request was really refused."),
     "doctor": ("doctor", "Check this installation."),
@@ -44,8 +47,8 @@ class Lazy(InOrder):
         """Import a command's module and take the command out of it."""
         if name not in COMMANDS:
             return None
-        module = import_module(f"keywright.cli.{COMMANDS[name][0]}")
-        command: click.Command = module.command
+        file, _, called = COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(import_module(f"keywright.cli.{file}"), called or "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -50,6 +50,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     application: str | None = None
     q: str | None = None
     parent: str | None = None
+    bound: Binding | None = None  # of management keys: only those that are bound to this, or to less
     sort: str = "-created_at"
 
 
@@ -220,6 +221,9 @@ def _conditions(narrow: Filter, now: int) -> list[ColumnElement[bool]]:
     ):
         if value is not None:
             found.append(column == value)
+    for what, value in msgspec.structs.asdict(narrow.bound or Binding()).items():
+        if value is not None:  # as canonical JSON has it; no name that a key can be bound to needs escaping
+            found.append(keys.c.binding.contains(f'"{what}":"{value}"', autoescape=True))
     if narrow.not_keyspace is not None:
         found.append(keys.c.keyspace != narrow.not_keyspace)
     if narrow.q:

@@ -30,13 +30,16 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
     """Make the application over an open installation."""
     from keywright.server.api import (  # noqa: PLC0415  # they import what this package offers
         accounts,
+        audit,
+        definitions,
         keys,
         keyspaces,
+        management_keys,
         refusals,
         usage,
     )
 
-    nouns = (keys, accounts, keyspaces, usage, refusals)
+    nouns = (keys, accounts, keyspaces, definitions, management_keys, usage, refusals, audit)
 
     app = FastAPI(
         title="Keywright",
