@@ -243,7 +243,6 @@ def test_an_export_computes_nothing(template: Path, tmp_path: Path, begin: str) 
     assert len(command("audit", "export", "--after", str(len(lines) - 2)).out.splitlines()) == 2
 
 
-@pytest.mark.requirement("X-21")
 def test_scopes_plans_and_gates_are_the_profiles(
     door: Door, kw: Keywright, template: Path, tmp_path: Path
 ) -> None:

@@ -195,7 +195,7 @@ def test_the_only_environment_is_named(kw: Keywright, door: Door) -> None:
     assert [(item["value"], item["count"]) for item in found] == [("production", 2)]
 
 
-@pytest.mark.requirement("X-21", "X-27", "B-13")
+@pytest.mark.requirement("B-13")
 def test_the_command_reports_the_same(template: Any, tmp_path: Any) -> None:
     """``keywright usage`` prints a table that adds up; ``--json`` is the body of the HTTP answer."""
     command = Folder(tmp_path, copy_of=template)

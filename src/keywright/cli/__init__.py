@@ -20,6 +20,7 @@ from keywright.errors import CannotStart, KeywrightError, Unavailable
 COMMANDS = {
     "serve": ("serve", "Serve the verification and management API."),
     "demo": ("demo", "Five key systems and an example API, thrown away when stopped."),
+    "init": ("init", "Make a database, a keyspace and a first account."),
     "keys": ("keys", "Create, list, edit, rotate, stop and delete keys."),
     "accounts": ("accounts", "Create, suspend and activate accounts."),
     "keyspaces": ("keyspaces", "Apply and read keyspaces."),
@@ -31,6 +32,10 @@ COMMANDS = {
     "audit": ("audit", "Read, prove and export the audit trail."),
     "explain": ("explain", "Say what is wrong with pasted request headers."),
     "why": ("why", "Say why a request was really refused."),
+    "migrate": ("migrate", "Bring the database to this version's schema."),
+    "backup": ("backup:backup", "Copy the installation into a file, while it is used."),
+    "restore": ("backup:restore", "Make an installation from a backup."),
+    "purge": ("purge", "Remove for good what is only history."),
     "doctor": ("doctor", "Check this installation."),
     "config": ("config", "Settings: their values, where each comes from, what each means."),
 }

@@ -3,17 +3,18 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from keywright.desk import Desk, cursors
+from keywright.desk import LIBRARY, Desk, cursors
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.usage import account_id
 from keywright.errors import Invalid, NotFound
 from keywright.keyring import Keyring
 from keywright.meter import Meter
-from keywright.model import Page
+from keywright.model import Actor, Page
 from keywright.store import keys, refusals
 from keywright.store.db import Database
 from keywright.store.keys import Named
 from keywright.store.refusals import Narrow, Refusal
+from keywright.times import SECOND
 
 LONGEST_PAGE = 200
 
@@ -78,6 +79,15 @@ class Refusals(Desk):
             raise NotFound(f"no refused request {request_id[:60]!r} is in the log")
         refused: Refused = found[0]
         return refused
+
+    def purge(self, *, older_than: int, actor: Actor = LIBRARY) -> int:
+        """Remove refusals more than ``older_than`` seconds ago, for good; how many there were."""
+        with self.database.write("usage") as tx:
+            gone = refusals.purge(tx, self.clock() - older_than * SECOND)
+        if gone:
+            with self.change() as change:
+                change.tell(actor, "refusal.purge", ("refusals", "old"), count=gone, older_than=older_than)
+        return gone
 
     def _named(self, found: Sequence[Refusal], reach: Reach) -> Sequence[Refused]:
         with self.database.read() as connection:

@@ -6,12 +6,12 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Row
 
-from keywright.desk import Desk
+from keywright.desk import LIBRARY, Desk
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.errors import Invalid, NotFound
 from keywright.keyring import Keyring
 from keywright.meter import Meter
-from keywright.model import MANAGEMENT
+from keywright.model import MANAGEMENT, Actor
 from keywright.store import accounts, keys, keyspaces, usage
 from keywright.store.db import Database
 from keywright.store.keys import Named
@@ -127,6 +127,15 @@ class Usage(Desk):
         asked = {"team": team, "application": application}
         whose = {name: value for name, value in asked.items() if value is not None}
         return Report(begins, min(ends, now), by, group, self._rows(narrow, by, group, whose, now))
+
+    def purge(self, *, older_than: int, actor: Actor = LIBRARY) -> int:
+        """Remove the counts of minutes more than ``older_than`` seconds ago, for good; how many there were."""
+        with self.database.write("usage") as tx:
+            gone = usage.purge(tx, self.clock() - older_than * SECOND)
+        if gone:
+            with self.change() as change:
+                change.tell(actor, "usage.purge", ("usage", "minutes"), count=gone, older_than=older_than)
+        return gone
 
     def _rows(
         self, narrow: usage.Narrow, by: str, group: str | None, whose: dict[str, str], now: int
