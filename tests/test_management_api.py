@@ -14,6 +14,7 @@ from keywright import Issued, Keywright
 from keywright.model import Binding
 from keywright.profiles import MANAGEMENT_SCOPES
 from keywright.server.api import build
+from keywright.server.api.description import FRONT
 from keywright.testing import Clock
 from surfaces import Door, Reply, configured, manager, server, token
 
@@ -280,7 +281,8 @@ ROUTES: dict[str, Route] = {
 
 def documented(kw: Keywright) -> dict[str, Any]:
     """The operations of the OpenAPI document."""
-    paths = build(kw.installation, configured()).openapi()["paths"]
+    whole = build(kw.installation, configured()).openapi()["paths"]
+    paths = {path: item for path, item in whole.items() if path not in FRONT}
     return {
         f"{method.upper()} {path}": operation
         for path, item in paths.items()
@@ -559,7 +561,8 @@ def test_unknown_addresses_are_problems(door: Door, caller: dict[str, str]) -> N
         "/k/",
         "/k/every.production/",
         "/authz/",
-        "/docs",
+        "/docs/",
+        "/docs/nothing",
     ):
         is_problem(door.get(path, caller), 404, "not_found")
         is_problem(door.get(path), 404, "not_found")

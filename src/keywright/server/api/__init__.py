@@ -19,6 +19,7 @@ from keywright.answers import problem
 from keywright.errors import CODES, Invalid, KeywrightError, Unavailable
 from keywright.installation import Installation
 from keywright.server.api.caller import Refused
+from keywright.server.api.description import Described
 from keywright.server.hot import Caller
 from keywright.settings import Settings
 
@@ -35,13 +36,14 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
         keys,
         keyspaces,
         management_keys,
+        pages,
         refusals,
         usage,
     )
 
-    nouns = (keys, accounts, keyspaces, definitions, management_keys, usage, refusals, audit)
+    nouns = (keys, accounts, keyspaces, definitions, management_keys, usage, refusals, audit, pages)
 
-    app = FastAPI(
+    app = Described(
         title="Keywright",
         version=__version__,
         summary="Makes, checks and looks after the API keys of a product.",
