@@ -78,9 +78,10 @@ def _index(base: str) -> str:
 def _about(text: str) -> tuple[str, str]:
     """A page's title, and the first sentence of its first paragraph."""
     title = text.partition("\n")[0].lstrip("# ").strip()
-    paragraphs = [part for part in re.split(r"\n\s*\n", text)[1:] if part[:1].isalnum()]
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    paragraphs = [part for part in re.split(r"\n\s*\n", prose)[1:] if part and part[0] not in "\n#|>-"]
     first = " ".join(paragraphs[0].split()) if paragraphs else title
-    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", first)
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", first).replace("**", "")
     return title, re.split(r"(?<=[.:])\s", plain)[0].rstrip(":.") + "."
 
 
