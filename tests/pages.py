@@ -1,11 +1,15 @@
 """The pages that are made from the code: ``python tests/pages.py`` writes them, and tests hold them to it."""
 
+import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
 from keywright import settings
 from keywright.cli import keywright
+from keywright.server.api import build
+from keywright.testing import fresh
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -47,7 +51,14 @@ def _sections(command: click.Command, ctx: click.Context) -> list[str]:
     return found
 
 
-PAGES = {"cli.md": cli, "settings.md": settings.reference}
+def openapi() -> str:
+    """``docs/openapi.json``."""
+    with TemporaryDirectory() as folder, fresh(Path(folder)) as kw:
+        document = build(kw.installation, settings.load({}, {})).openapi()
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+PAGES = {"cli.md": cli, "settings.md": settings.reference, "openapi.json": openapi}
 
 if __name__ == "__main__":
     for name, make in PAGES.items():

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from keywright import Issued, Keywright
 from keywright.model import Binding
+from keywright.profiles import MANAGEMENT_SCOPES
 from keywright.server import app as server_app
 from keywright.server.hot import App, Hot
 from keywright.settings import Settings, load
@@ -157,9 +158,8 @@ def server(kw: Keywright, **flags: Any) -> Hot:
 
 def manager(kw: Keywright, *scopes: str, **bound: str) -> dict[str, str]:
     """The header of a new management key with these scopes, all of them if none is named, bound as said."""
-    every = ("verify", "keys:read", "keys:write", "accounts:read", "accounts:write", "keyspaces:read")
     issued = kw.keys.create_management(
-        name="Tests", scopes=list(scopes or every), binding=Binding(**bound) if bound else None
+        name="Tests", scopes=list(scopes or MANAGEMENT_SCOPES), binding=Binding(**bound) if bound else None
     )
     return {"Authorization": f"Bearer {issued.credential.token.reveal()}"}
 

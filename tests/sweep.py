@@ -51,7 +51,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     digests = {hashlib.sha256(secret).digest() for secret in issued}
     for file in sorted(base.rglob("*")):
-        if file.is_symlink() or not file.is_file() or file.suffix == ".env" or PLANTED in str(file):
+        if file.is_symlink() or not file.is_file() or file.name.endswith(MEANT) or PLANTED in str(file):
             continue
         _swept += 1
         _found.extend(f"{file.relative_to(base)}: {how}" for how in search(file, digests))

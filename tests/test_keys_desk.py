@@ -444,7 +444,7 @@ def test_an_edit_keeps_the_secret_and_holds_at_once(kw: Keywright, key: Issued, 
     assert kw.verify(bearer(key), **EVERY, method="GET", ip="192.0.2.7").code == "ok"
     assert [found.id for found in kw.keys.list(q="described").items] == [key.key.id]
     assert kw.keys.list(q="crm sync").items == ()
-    last = kw.installation.trail.list(limit=1)[0]
+    last = kw.installation.trail.list(limit=1).items[0]
     assert (last["action"], last["detail"]) == ("key.edit", {"changed": {"access": ["all", "read_only"]}})
 
 
@@ -568,7 +568,7 @@ def test_a_tombstone_goes_with_the_purge(kw: Keywright, clock: Clock) -> None:
             "SELECT count(*) FROM secrets WHERE key_id = ?", (old.key.id,)
         ).scalar_one()
     assert rows == 0
-    purges = [entry for entry in kw.installation.trail.list() if entry["action"] == "key.purge"]
+    purges = [entry for entry in kw.installation.trail.list().items if entry["action"] == "key.purge"]
     assert [entry["detail"] for entry in purges] == [{"count": 1}]
     assert kw.keys.purge(older_than=DAY) == 1
 
@@ -813,10 +813,10 @@ def test_who_made_a_key_is_kept(kw: Keywright) -> None:
     actor = Actor("management_key", "kw_live_m000000000000000", "192.0.2.3", "req_9")
     issued = make(kw, actor=actor)
 
-    told = kw.installation.trail.list(limit=1)[0]
+    told = kw.installation.trail.list(limit=1).items[0]
     assert issued.key.created_by == "management_key:kw_live_m000000000000000"
     assert told["detail"] == {
         "name": "CRM sync", "environment": "production", "access": "all", "scopes": [], "expires_at": None, "keyspace": "every",
     }  # fmt: skip
-    assert issued.credential.token.reveal()[-38:-6] not in repr(kw.installation.trail.list(limit=200))
+    assert issued.credential.token.reveal()[-38:-6] not in repr(kw.installation.trail.list(limit=200).items)
     assert issued.credential.token.reveal() not in repr(issued)

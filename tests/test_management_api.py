@@ -11,7 +11,10 @@ import pytest
 
 from conftest import bearer, make
 from keywright import Issued, Keywright
+from keywright.model import Binding
+from keywright.profiles import MANAGEMENT_SCOPES
 from keywright.server.api import build
+from keywright.server.api.description import FRONT
 from keywright.testing import Clock
 from surfaces import Door, Reply, configured, manager, server, token
 
@@ -19,8 +22,15 @@ from surfaces import Door, Reply, configured, manager, server, token
 @pytest.fixture
 def door(kw: Keywright) -> Iterator[Door]:
     """The server."""
+    bound = Binding("globex", "every", "production")
+    managed = kw.keys.create_management(name="Managed", scopes=["management-keys:write"], binding=bound)
     with Door(server(kw)) as opened:
+        MANAGED[id(opened)] = managed.key.id
         yield opened
+
+
+#: A management key for each server, that the routes on management keys are used on.
+MANAGED: dict[int, str] = {}
 
 
 @pytest.fixture
@@ -195,12 +205,84 @@ ROUTES: dict[str, Route] = {
     "POST /v1/accounts/{username}/activate": Route("accounts:write"),
     "GET /v1/keyspaces": Route("keyspaces:read", foreign=False),
     "GET /v1/keyspaces/{name}": Route("keyspaces:read"),
+    "GET /v1/scopes": Route("keyspaces:read", foreign=False),
+    "GET /v1/plans": Route("keyspaces:read", foreign=False),
+    "GET /v1/gates": Route("keyspaces:read", foreign=False),
+    "POST /v1/management-keys": Route(
+        "management-keys:write",
+        {
+            "name": "Made over HTTP",
+            "scopes": ["management-keys:write"],
+            "account": "globex",
+            "keyspace": "every",
+            "environment": "production",
+        },
+        201,
+        bad=(
+            *({"name": wrong} for wrong in ("", *WRONG_TEXTS)),
+            {"scopes": []},
+            {"scopes": ["root"]},
+            {"scopes": ["*"]},
+            {"scopes": ["Management-Keys:write"]},
+            {"scopes": "verify"},
+            {"scopes": [5]},
+            {"account": 5},
+            {"environment": "nowhere"},
+            {"expires_at": "tomorrow"},
+            {"expires_at": "2026-01-01T00:00:00Z"},
+            {"access": "all"},
+            {"surprise": 1},
+        ),
+    ),
+    "GET /v1/management-keys": Route(
+        "management-keys:read", foreign=False, bad_queries=tuple(q for q in _BAD_PAGES if q[:2] != "st")
+    ),
+    "GET /v1/management-keys/{management_key_id}": Route("management-keys:read"),
+    "POST /v1/management-keys/{management_key_id}/rotate": Route(
+        "management-keys:write",
+        {"grace_seconds": 60},
+        bad=({"grace_seconds": -1}, {"grace_seconds": "60"}, {"force": "yes"}, {"start": "first_use"}),
+    ),
+    "POST /v1/management-keys/{management_key_id}/invalidate": Route(
+        "management-keys:write", {"reason": "leaked"}, bad=({"reason": 5}, {"reason": "\0"}, {"x": 1})
+    ),
+    "POST /v1/management-keys/{management_key_id}/disable": Route("management-keys:write"),
+    "POST /v1/management-keys/{management_key_id}/enable": Route("management-keys:write"),
+    "DELETE /v1/management-keys/{management_key_id}": Route("management-keys:write"),
+    "GET /v1/audit": Route(
+        "audit:read",
+        foreign=False,
+        bad_queries=(
+            *(q for q in _BAD_PAGES if q[:2] not in ("q=", "st")),
+            "before=0",
+            "before=x",
+            f"before={2**70}",
+        ),
+    ),
+    "GET /v1/usage": Route(
+        "usage:read",
+        foreign=False,
+        bad_queries=(
+            "by=week",
+            "group=owner",
+            "from=yesterday",
+            "from=2027-01-15",
+            "to=2027-01-15T00:00:00",
+            "from=2027-01-15T00:00:00Z&to=2027-01-15T00:00:00Z",
+            "from=2030-01-01T00:00:00Z",
+            "key=" + "x" * 201,
+        ),
+    ),
+    "GET /v1/refusals": Route(
+        "usage:read", foreign=False, bad_queries=tuple(q for q in _BAD_PAGES if q[:2] not in ("q=", "st"))
+    ),
 }
 
 
 def documented(kw: Keywright) -> dict[str, Any]:
     """The operations of the OpenAPI document."""
-    paths = build(kw.installation, configured()).openapi()["paths"]
+    whole = build(kw.installation, configured()).openapi()["paths"]
+    paths = {path: item for path, item in whole.items() if path not in FRONT}
     return {
         f"{method.upper()} {path}": operation
         for path, item in paths.items()
@@ -214,7 +296,7 @@ def send(
     """Use a route on a key, on globex, on ``every``."""
     method, _, path = name.partition(" ")
     key_id = key if isinstance(key, str) else key.key.id
-    path = path.replace("{key_id}", key_id).replace("{username}", "globex").replace("{name}", "every")
+    path = filled(door, path, key_id)
     target = f"{path}?{query}" if query else path
     document = ROUTES[name].body if body is ... else body
     return (
@@ -222,6 +304,12 @@ def send(
         if document is None
         else door.json(method, target, document, headers)
     )
+
+
+def filled(door: Door, path: str, key_id: str) -> str:
+    """A route's path, with the things that it is used on."""
+    things = {"key_id": key_id, "username": "globex", "name": "every", "management_key_id": MANAGED[id(door)]}
+    return path.format(**things)
 
 
 def is_problem(reply: Reply, status: int, code: str) -> None:
@@ -284,9 +372,7 @@ def test_nobody_is_refused(door: Door, kw: Keywright, key: Issued, name: str) ->
 def test_every_other_scope_is_refused(door: Door, kw: Keywright, key: Issued, name: str) -> None:
     """With every scope but its own a route is 403, says which is lacking, and changes nothing."""
     scope = ROUTES[name].scope
-    others = {"verify", "keys:read", "keys:write", "accounts:read", "accounts:write", "keyspaces:read"} - {
-        scope
-    }
+    others = set(MANAGEMENT_SCOPES) - {scope}
     before = key_and_account(kw, key)
 
     reply = send(door, name, manager(kw, *sorted(others)), key)
@@ -332,8 +418,9 @@ def test_what_nobody_has_is_404(
     own = kw.keys.create_management(name="Own", scopes=["verify"]).key.id
     method, _, path = name.partition(" ")
     kind = path[path.index("{") : path.index("}") + 1]
+    own = key.key.id if "management" in kind else own
     for thing in (
-        "nothing", own, "keywright", key.key.id.upper(), key.key.id + "%00", "%00", "%ff", "%27%20OR%201=1--",
+        "nothing", own, "keywright", key.key.id.upper(), own + "%00", "%00", "%ff", "%27%20OR%201=1--",
         "x" * 20_000, "..", "%2e%2e", "%F0%9F%98%80", "*", "%25",
     ):  # fmt: skip
         target = path.replace(kind, thing)
@@ -373,7 +460,7 @@ def test_bad_bodies_are_refused(
     """What is no JSON object, has a name twice, is of another media type, or too large, is refused and changes nothing."""
     before = key_and_account(kw, key)
     method, _, path = name.partition(" ")
-    path = path.replace("{key_id}", key.key.id)
+    path = filled(door, path, key.key.id)
     for body, status in (
         (b"{", 400),
         (b"\xff", 400),
@@ -473,7 +560,8 @@ def test_unknown_addresses_are_problems(door: Door, caller: dict[str, str]) -> N
         "/k/",
         "/k/every.production/",
         "/authz/",
-        "/docs",
+        "/docs/",
+        "/docs/nothing",
     ):
         is_problem(door.get(path, caller), 404, "not_found")
         is_problem(door.get(path), 404, "not_found")
@@ -516,9 +604,7 @@ def test_other_methods_are_405_with_all_that_is_allowed(
         method, _, path = name.partition(" ")
         allowed.setdefault(path, set()).add(method)
     for path, methods in allowed.items():
-        target = (
-            path.replace("{key_id}", key.key.id).replace("{username}", "globex").replace("{name}", "every")
-        )
+        target = filled(door, path, key.key.id)
         for method in {
             "GET",
             "HEAD",

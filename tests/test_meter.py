@@ -144,7 +144,7 @@ def test_a_batch_that_arrives_twice_counts_once(kw: Keywright) -> None:
 
     def send(worker: str, batch: int) -> bool:
         with database.write("usage") as tx:
-            return usage.add(tx, worker, batch, counts, seen, 0)
+            return usage.add(tx, worker, batch, counts, seen, (), 0)
 
     sent = [send("w", 1), send("w", 1), send("w", 2), send("w", 1), send("v", 1)]
 
@@ -224,7 +224,7 @@ def test_a_deleted_keys_usage_stays_its_own(kw: Keywright, clock: Clock) -> None
     with reopened(kw, clock) as again:
         with again.installation.database.read("usage") as connection:
             assert usage.totals(connection, key.key.id) == {"ok": 3}
-        told = [entry for entry in again.installation.trail.list() if entry["target_id"] == key.key.id]
+        told = [entry for entry in again.installation.trail.list().items if entry["target_id"] == key.key.id]
         assert told[0]["detail"] == {"name": "CRM sync"}
         with again.installation.database.read() as connection:
             row = connection.exec_driver_sql("SELECT name, state FROM keys WHERE id = ?", (key.key.id,)).one()

@@ -681,7 +681,7 @@ def test_management_counts_as_use_and_is_audited(door: Door, kw: Keywright) -> N
 
     assert kw.keys.get(maker.key.id).last_used_at is not None
     assert kw.keys.get(id_of(value)).last_used_at is None
-    entry = kw.installation.trail.list(limit=1)[0]
+    entry = kw.installation.trail.list(limit=1).items[0]
     assert (entry["action"], entry["actor_kind"], entry["actor_id"]) == ("key.create", "key", maker.key.id)
 
 

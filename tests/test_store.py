@@ -245,7 +245,7 @@ def test_every_act_is_told_with_who_and_what(kw: Keywright) -> None:
     with pytest.raises(Invalid):
         make(kw, name="", actor=actor)
 
-    told = kw.installation.trail.list(limit=6)
+    told = kw.installation.trail.list(limit=6).items
     acts = ["create", "disable", "enable", "rotate", "invalidate", "delete"]
     assert [entry["action"] for entry in reversed(told)] == [f"key.{act}" for act in acts]
     for entry in told:

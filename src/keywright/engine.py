@@ -73,8 +73,7 @@ class Engine:
         verdict = self.decide(ask, given, now, url, request_id)
         if verdict.code == "ok" and ask.metered and verdict.key is not None and verdict.key.limits:
             verdict = self._settle(verdict, self._spend(verdict.key, ask.cost, now))
-        if ask.metered:
-            self.count(ask, verdict, now)
+        self.count(ask, verdict, now)
         return verdict
 
     async def averify(
@@ -94,8 +93,7 @@ class Engine:
         verdict = self.decide(ask, given, now, url, request_id, stale)
         if verdict.code == "ok" and ask.metered and verdict.key is not None and verdict.key.limits:
             verdict = await self.acharge(ask, verdict, now)
-        if ask.metered:
-            self.count(ask, verdict, now)
+        self.count(ask, verdict, now)
         return verdict
 
     # --------------------------------------------------------------------------------------------------- up to a yes
@@ -125,7 +123,10 @@ class Engine:
         except Unavailable as trouble:
             return unavailable(ask, now, request_id, str(trouble))
         if entry is None or secret is None:
-            return Verdict("invalid", reason, ask.keyspace, now, request_id, scheme=presented.scheme)
+            named = None if entry is None else entry.record
+            return Verdict(
+                "invalid", reason, ask.keyspace, now, request_id, scheme=presented.scheme, named=named
+            )
         record = entry.record
         code, reason, known = policy.decide(
             record, secret, presented.username, ask, compiled.keyspace, environment, now
@@ -146,6 +147,7 @@ class Engine:
             stale,
             ask.scopes,
             secret.n,
+            None if known else record,
         )
 
     def _identify(
@@ -297,11 +299,18 @@ class Engine:
         return self._settle(verdict, await self._aspend(verdict.key, ask.cost, now))
 
     def count(self, ask: Ask, verdict: Verdict, now: int) -> None:
-        """Count a verdict, and where the request may proceed, the use of the secret."""
-        used = (verdict.secret or 0, ask.ip) if verdict.code == "ok" else None
-        self._meter.count(
-            verdict.key, ask.keyspace, ask.environment or "", verdict.code, ask.resource, now, used
-        )
+        """Count a verdict; where the request may proceed, the use of the secret, and where not, the refusal."""
+        environment = ask.environment or self._only_environment(ask.keyspace)
+        allowed = verdict.code == "ok"
+        if ask.metered:
+            used = (verdict.secret or 0, ask.ip) if allowed else None
+            self._meter.count(verdict.key, ask.keyspace, environment, verdict.code, ask.resource, now, used)
+        if not allowed and ask.recorded:
+            self._meter.refuse(verdict, environment, ask.ip, ask.method, ask.resource)
+
+    def _only_environment(self, keyspace: str) -> str:
+        known = self._cache.keyspace(keyspace)
+        return (known.only_environment or "") if known is not None else ""
 
     def _used(
         self, record: KeyRecord, secret: SecretRecord, presented: Presented, ask: Ask, now: int

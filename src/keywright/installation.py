@@ -11,12 +11,12 @@ from itertools import count
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from weakref import WeakSet
 
 import msgspec
 
-from keywright import answers
+from keywright import __version__, answers
 from keywright import keyring as keyrings
 from keywright import limits as arithmetic
 from keywright.answers import Answer
@@ -24,7 +24,10 @@ from keywright.cache import Cache
 from keywright.desk.accounts import Accounts
 from keywright.desk.keys import Keys
 from keywright.desk.keyspaces import Keyspaces
+from keywright.desk.management_keys import ManagementKeys
+from keywright.desk.refusals import Refusals
 from keywright.desk.trail import Trail
+from keywright.desk.usage import Usage
 from keywright.engine import Engine, Given
 from keywright.errors import CannotStart, Invalid, SchemaTrouble, SecretTrouble, Unavailable
 from keywright.freshness import Freshness, Policy
@@ -32,10 +35,11 @@ from keywright.keyring import Keyring
 from keywright.meter import Meter
 from keywright.model import Ask, Verdict
 from keywright.schemes import from_mapping
-from keywright.store import canaries, keys, migrate
+from keywright.store import backup, canaries, keys, migrate
 from keywright.store.db import Database, WriterLock
 from keywright.store.lookup import Lookup
 from keywright.store.schema import HEADS
+from keywright.times import rfc3339
 
 Clock = Callable[[], int]
 HeadersLike = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
@@ -90,9 +94,12 @@ class Installation:
         self.meter = Meter(database)
         self.engine = Engine(database, keyring, self.lookup, self.cache, self.freshness, self.meter)
         self.keys = Keys(database, keyring, clock)
+        self.management_keys = ManagementKeys(database, keyring, clock, self.keys)
         self.accounts = Accounts(database, keyring, clock)
         self.keyspaces = Keyspaces(database, keyring, clock)
         self.trail = Trail(database, keyring, clock)
+        self.usage = Usage(database, keyring, clock, self.meter)
+        self.refusals = Refusals(database, keyring, clock, self.meter)
         _OPEN.add(self)
 
     def close(self) -> None:
@@ -102,6 +109,20 @@ class Installation:
         self.meter.close()
         self.lookup.close()
         self.database.close()
+
+    def backup(self, target: Path, progress: backup.Progress = lambda _file, _part: None) -> dict[str, Any]:
+        """Copy all of it but the secret into a new file, while it is used; its manifest.
+
+        Raises ``Conflict`` where the file exists, ``CannotStart`` or ``Unavailable`` where it cannot be made.
+        """
+        self.meter.settle()
+        head = self.trail.head()
+        about = {
+            "keywright": __version__,
+            "made_at": rfc3339(self.clock()),
+            "audit_head": f"{head.seq}:{head.mac}",
+        }
+        return backup.write(self.database, target, about, progress)
 
     def before_fork(self) -> None:
         """Come to rest: no writer at work, no lock held, and no idle connection for a child to inherit."""
@@ -183,6 +204,27 @@ def open_installation(
         database.close()
         raise
     return opened
+
+
+def restore(url: str, file: Path, *, secret: str | None = None, clock: Clock = wall_clock) -> dict[str, Any]:
+    """Make an installation from a backup, where there is none, under the secret that it was made with; its manifest.
+
+    Raises ``Conflict`` where there is a database, ``CannotStart`` for a damaged file, ``SecretTrouble`` for a wrong secret.
+    """
+    database = Database(url)
+    try:
+        with backup.opened(file, database) as (taken, manifest):
+            if secret is None and not database.secret_file.exists():
+                raise SecretTrouble(
+                    f"the backup does not hold the installation's secret: put it into {database.secret_file}, or set "
+                    "KEYWRIGHT_SECRET, then restore"
+                )
+            migrate.check(taken)
+            _prove(taken, _keyring(database, secret), clock())
+            backup.place(taken, database)
+            return manifest
+    finally:
+        database.close()
 
 
 def _shown(url: str) -> str:
@@ -417,4 +459,4 @@ def _given(headers: HeadersLike) -> Given:
     return from_mapping(headers)
 
 
-__all__ = ["Installation", "Keywright", "new_request_id", "open_installation", "wall_clock"]
+__all__ = ["Installation", "Keywright", "new_request_id", "open_installation", "restore", "wall_clock"]

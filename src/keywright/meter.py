@@ -1,5 +1,7 @@
 """Counts verdicts in memory, and carries them to the store in numbered batches.
 
+Refused requests are noted one by one, for the refusal log, and go with them; of a flood the newest are kept.
+
 A batch stays until the store has it; sending it twice counts once. What a worker has counted since its last flush, a
 second at most, is lost when the process is killed; ``close`` loses nothing.
 """
@@ -7,20 +9,31 @@ second at most, is lost when the process is killed; ``close`` loses nothing.
 import os
 import secrets
 import threading
-from typing import Final
+from collections import deque
+from typing import Final, NamedTuple
 
 from keywright.errors import Unavailable
-from keywright.model import KeyRecord
+from keywright.model import KeyRecord, Verdict
 from keywright.store import usage
 from keywright.store.db import Database
+from keywright.store.refusals import Refusal
 from keywright.times import SECOND
 
 FLUSH_EVERY: Final = 1.0  # seconds
 #: Resources that are told apart for one key; further ones are counted as ``other``.
 MOST_RESOURCES: Final = 50
+#: Refusals that wait for a flush; of more, the oldest are dropped, and how many is written down.
+MOST_REFUSALS: Final = 5_000
+_LONGEST: Final = 200  # characters of a text that the log keeps
 _MINUTE: Final = 60 * SECOND
 
 _Counted = tuple[str, str, str, str, int, str, str]
+
+
+class _Batch(NamedTuple):
+    counts: list[usage.Count]
+    seen: list[usage.Seen]
+    refused: list[Refusal]
 
 
 class Meter:
@@ -40,7 +53,11 @@ class Meter:
         self._resources: dict[str, set[str]] = {}
         self._worker = f"{os.getpid()}-{secrets.token_hex(6)}"
         self._batch = 0
-        self._unsent: tuple[list[usage.Count], list[usage.Seen]] | None = None
+        self._refused: deque[tuple[Verdict, str, str | None, str | None, str | None]] = deque(
+            maxlen=MOST_REFUSALS
+        )
+        self._dropped = 0
+        self._unsent: _Batch | None = None
         self._at = 0
 
     def count(
@@ -69,6 +86,23 @@ class Meter:
         if self._thread is None:
             self._start()
 
+    def refuse(
+        self, verdict: Verdict, environment: str, ip: str | None, method: str | None, resource: str | None
+    ) -> None:
+        """Note one refused request, for the log."""
+        with self._lock:
+            if len(self._refused) == MOST_REFUSALS:
+                self._dropped += 1
+            self._refused.append((verdict, environment, ip, method, resource))
+            self._at = verdict.at
+        if self._thread is None:
+            self._start()
+
+    def settle(self) -> None:
+        """Carry over all that was counted before this call, as far as the store answers: for whoever reads next."""
+        if self.flush():  # which may only have sent a batch that had failed earlier
+            self.flush()
+
     def flush(self) -> bool:
         """Carry over what was counted; ``False`` where the store does not answer and it is kept for the next time."""
         with self._flushing:
@@ -92,7 +126,7 @@ class Meter:
             self._thread.join()
         self._thread = None
         while self.flush():
-            if not self._counts and not self._seen:
+            if not self._counts and not self._seen and not self._refused:
                 self._take_leave()
                 return
 
@@ -119,15 +153,19 @@ class Meter:
             known.add(resource)
         return resource
 
-    def _gather(self) -> tuple[list[usage.Count], list[usage.Seen]] | None:
+    def _gather(self) -> _Batch | None:
         with self._lock:
             counts, self._counts = self._counts, {}
             seen, self._seen = self._seen, {}
-        if not counts and not seen:
+            refused, dropped = list(self._refused), self._dropped
+            self._refused.clear()
+            self._dropped = 0
+        if not counts and not seen and not refused:
             return None
-        return (
+        return _Batch(
             [usage.Count(*counted, count) for counted, count in counts.items()],
             [usage.Seen(key_id, n, at, ip) for (key_id, n), (at, ip) in seen.items()],
+            [_refusal(*one, dropped if place == 0 else 0) for place, one in enumerate(refused)],
         )
 
     def _start(self) -> None:
@@ -139,3 +177,34 @@ class Meter:
     def _run(self) -> None:
         while not self._stop.wait(FLUSH_EVERY):
             self.flush()
+
+
+def _refusal(
+    verdict: Verdict,
+    environment: str,
+    ip: str | None,
+    method: str | None,
+    resource: str | None,
+    dropped: int,
+) -> Refusal:
+    named = verdict.key or verdict.named
+    return Refusal(
+        _cut(verdict.request_id) or "",
+        verdict.at,
+        verdict.code,
+        _cut(verdict.reason) or "",
+        verdict.keyspace,
+        environment,
+        "" if named is None else named.account_id,
+        "" if named is None else named.id,
+        verdict.scheme,
+        _cut(ip),
+        _cut(method),
+        _cut(resource),
+        dropped,
+    )
+
+
+def _cut(text: str | None) -> str | None:
+    """A text that somebody else wrote, as any database takes it."""
+    return None if text is None else text[:_LONGEST].encode("utf-8", "replace").decode().replace("\0", "")

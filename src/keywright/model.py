@@ -272,6 +272,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     reads: bool = False
     metered: bool = True
     account: str | None = None  # only this account's keys exist for whoever asks
+    recorded: bool = True  # a refusal goes to the refusal log
 
 
 class LimitState(msgspec.Struct, frozen=True):
@@ -289,7 +290,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """The answer of a verification. A refusal is a value like any other.
 
     ``reason`` says what exactly was wrong: it is for the authorised caller, the refusal log and ``explain``, never for
-    the client. ``key`` is there only where its secret was proven and the asker may know it.
+    the client. ``key`` is there only where its secret was proven and the asker may know it; ``named`` is a key of which
+    no more is known than that its id was presented, for the refusal log alone.
     """
 
     code: str
@@ -304,6 +306,7 @@ class Verdict(msgspec.Struct, frozen=True):
     stale: bool = False
     asked: tuple[str, ...] = ()
     secret: int | None = None  # the number of the secret that was proven
+    named: KeyRecord | None = None
 
     @property
     def valid(self) -> bool:

@@ -57,6 +57,12 @@ SETTINGS: Final = (
         "",
         "Networks of proxies whose word on client address and scheme is believed.",
     ),
+    Setting(
+        "security_contact",
+        "contact",
+        "",
+        "Whom to tell of a weakness: what /.well-known/security.txt says; without it there is none.",
+    ),
     Setting("cache_size", "number:1-100000000", "100000", "How many keys a process remembers."),
     Setting(
         "on_store_loss",
@@ -89,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     public_url: str
     trusted_proxies: tuple[Network, ...]
+    security_contact: str
     cache_size: int
     on_store_loss: str
     max_stale: int
@@ -210,6 +217,8 @@ def _say_kind(setting: Setting) -> str:
             return "networks, in TOML a list, elsewhere with commas between"
         case "address":
             return "an address, `https://…`"
+        case "contact":
+            return "`mailto:…` or `https://…`"
         case "database":
             return "an address of a database"
         case _:
@@ -264,11 +273,14 @@ def _read(setting: Setting, text: str) -> Any:
             raise ValueError(f"{text[:40]!r} is none of {more.replace(',', ', ')}")
         case "address" if text and not _ADDRESS.match(text):
             raise ValueError(f"{text[:80]!r} is not an address such as https://keys.example.com")
+        case "contact" if text and not _CONTACT.match(text):
+            raise ValueError(f"{text[:80]!r} is neither mailto:… nor https://…")
         case "database" if not text.startswith(("sqlite:///", "postgresql://")):
             raise ValueError("is not sqlite:///FILE or postgresql://…")
     return text
 
 
+_CONTACT: Final = re.compile(r"\A(mailto:[!-~]+@[!-~]+|https://[!-~]+)\Z")
 _ADDRESS: Final = re.compile(r"\Ahttps?://[^\s/?#@]+(/[^\s?#]*)?\Z")
 
 

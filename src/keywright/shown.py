@@ -5,6 +5,7 @@ Times are RFC 3339 in UTC. A secret is here only in ``issued``, the body of the 
 
 from typing import Any
 
+from keywright import reasons
 from keywright.model import Account, Changed, Issued, Key, KeyRecord, Keyspace, Limit, Propagation, Verdict
 from keywright.presentations import presentations
 from keywright.times import rfc3339
@@ -171,6 +172,104 @@ def limits(verdict: Verdict) -> list[dict[str, Any]]:
         }
         for state in verdict.limits
     ]
+
+
+def usage(report: Any) -> dict[str, Any]:
+    """A report of usage: its lines add up to its total."""
+    return {
+        "from": _time(report.since),
+        "to": _time(report.until),
+        "by": report.by,
+        "group": report.group,
+        "total": report.total,
+        "items": [
+            {
+                "at": _time(row.at),
+                "value": row.value,
+                "key": None if row.key is None else _named(row.key),
+                "count": row.times,
+                "codes": dict(sorted(row.codes.items())),
+            }
+            for row in report.rows
+        ],
+    }
+
+
+def refusal(refused: Any) -> dict[str, Any]:
+    """One refused request, with the reason that its sender was not told."""
+    one = refused.refusal
+    key = None if refused.key is None else _named(refused.key)
+    return {
+        "request_id": one.request_id,
+        "at": rfc3339(one.at),
+        "code": one.code,
+        "reason": one.reason,
+        "says": reasons.say(one.code, one.reason),
+        "keyspace": one.keyspace,
+        "environment": one.environment or None,
+        "key": {"id": one.key_id, "name": None} if key is None and one.key_id else key,
+        "scheme": one.scheme,
+        "ip": one.ip,
+        "method": one.method,
+        "resource": one.resource,
+        "dropped_before": one.dropped,
+    }
+
+
+def entry(record: dict[str, Any]) -> dict[str, Any]:
+    """One entry of the audit trail."""
+    return {**record, "at": rfc3339(record["at"])}
+
+
+def scopes(record: Keyspace) -> list[dict[str, Any]]:
+    """A keyspace's scopes."""
+    return [
+        {"keyspace": record.name, "name": name, "title": scope.title, "reads": scope.reads}
+        for name, scope in record.scopes.items()
+    ]
+
+
+def plans(record: Keyspace) -> list[dict[str, Any]]:
+    """A keyspace's plans."""
+    return [
+        {
+            "keyspace": record.name,
+            "name": name,
+            "title": plan.title,
+            "limits": [limit(x) for x in plan.limits],
+        }
+        for name, plan in record.plans.items()
+    ]
+
+
+def gates(record: Keyspace, environment: str | None = None) -> list[dict[str, Any]]:
+    """A keyspace's named gates, of all environments or of one."""
+    return [
+        {
+            "keyspace": record.name,
+            "name": name,
+            "environment": gate.environment,
+            "rules": [
+                {
+                    "path": rule.path,
+                    "methods": list(rule.methods),
+                    "scopes": list(rule.scopes),
+                    "cost": rule.cost,
+                    "resource": rule.resource or rule.path,
+                    "reads": rule.reads,
+                    "authenticate_only": rule.authenticate_only,
+                }
+                for rule in gate.rules
+            ],
+        }
+        for name, gate in record.gates.items()
+        if environment in (None, gate.environment)
+    ]
+
+
+def _named(key: Any) -> dict[str, Any]:
+    names = ("id", "name", "state", "keyspace", "environment", "account", "team", "application")
+    return {name: getattr(key, name) for name in names}
 
 
 def _secret(secret: Any) -> dict[str, Any]:

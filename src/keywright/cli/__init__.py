@@ -20,12 +20,22 @@ from keywright.errors import CannotStart, KeywrightError, Unavailable
 COMMANDS = {
     "serve": ("serve", "Serve the verification and management API."),
     "demo": ("demo", "Five key systems and an example API, thrown away when stopped."),
+    "init": ("init", "Make a database, a keyspace and a first account."),
     "keys": ("keys", "Create, list, edit, rotate, stop and delete keys."),
     "accounts": ("accounts", "Create, suspend and activate accounts."),
     "keyspaces": ("keyspaces", "Apply and read keyspaces."),
+    "scopes": ("definitions:scopes", "List the scopes of keyspaces."),
+    "plans": ("definitions:plans", "List the plans of keyspaces."),
+    "gates": ("definitions:gates", "List the gates of keyspaces."),
     "management-keys": ("management_keys", "Keys that open the management API."),
-    "audit": ("audit", "Read and prove the audit trail."),
+    "usage": ("usage", "Say how often requests were let in and refused."),
+    "audit": ("audit", "Read, prove and export the audit trail."),
     "explain": ("explain", "Say what is wrong with pasted request headers."),
+    "why": ("why", "Say why a request was really refused."),
+    "migrate": ("migrate", "Bring the database to this version's schema."),
+    "backup": ("backup:backup", "Copy the installation into a file, while it is used."),
+    "restore": ("backup:restore", "Make an installation from a backup."),
+    "purge": ("purge", "Remove for good what is only history."),
     "doctor": ("doctor", "Check this installation."),
     "config": ("config", "Settings: their values, where each comes from, what each means."),
 }
@@ -42,8 +52,8 @@ class Lazy(InOrder):
         """Import a command's module and take the command out of it."""
         if name not in COMMANDS:
             return None
-        module = import_module(f"keywright.cli.{COMMANDS[name][0]}")
-        command: click.Command = module.command
+        file, _, called = COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(import_module(f"keywright.cli.{file}"), called or "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

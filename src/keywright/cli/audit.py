@@ -1,7 +1,11 @@
-"""``keywright audit``: read and prove the audit trail."""
+"""``keywright audit``: read, prove and export the audit trail."""
 
+import csv
+import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -28,21 +32,24 @@ def command() -> None:
 
 
 @command.command("list")
+@click.option("--target", help="What was done to one thing, by its id.")
+@click.option("--actor", help="What one actor did: an id, or kind:id.")
+@click.option("--action", help="One kind of act, such as key.create.")
+@click.option("--account", help="What was done to one account and its keys.")
 @click.option("--before", type=int, help="Only entries older than this number.")
+@click.option("--cursor", help="Where the last page ended.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, help="How many.  [50]")
 @as_json
 @where
-def list_entries(
-    before: int | None, limit: int, database: str | None, config: Path | None, *, as_json: bool
-) -> None:
+def list_entries(database: str | None, config: Path | None, *, as_json: bool, **narrow: Any) -> None:
     """List the newest entries."""
+    from keywright import shown
+
     with opened(database, config) as installation:
-        entries = installation.trail.list(before=before, limit=limit)
-    older = str(entries[-1]["seq"]) if len(entries) == limit and entries[-1]["seq"] > 1 else None
+        page = installation.trail.list(**narrow)
+    entries = page.items
     if as_json:
-        print_json(
-            {"items": [{**entry, "at": rfc3339(entry["at"])} for entry in entries], "next_cursor": older}
-        )
+        print_json({"items": [shown.entry(entry) for entry in entries], "next_cursor": page.next_cursor})
         return
     columns = ("NO", "TIME", "WHO", "DID", "TO")
     rows = [
@@ -50,8 +57,50 @@ def list_entries(
         for e in entries
     ]
     print_table(columns, rows, nothing="no entries")
-    if older:
-        click.echo(f"more: --before {older}", err=True)
+    if page.next_cursor:
+        click.echo(f"more: --before {entries[-1]['seq']}", err=True)
+
+
+@command.command("export")
+@click.option(
+    "--format", "kind", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True, help="How."
+)
+@click.option("--after", type=click.IntRange(min=0), default=0, help="Only entries newer than this number.")
+@where
+def export(kind: str, after: int, database: str | None, config: Path | None) -> None:
+    """Write every entry to standard output, oldest first, each with its MAC.
+
+    In CSV a cell that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    out = sys.stdout
+    with opened(database, config) as installation:
+        entries = installation.trail.walk(after)
+        if kind == "csv":
+            _write_csv(entries, out)
+        else:
+            for entry in entries:
+                out.write(json.dumps({**entry, "at": rfc3339(entry["at"])}, ensure_ascii=True) + "\n")
+    out.flush()
+
+
+_COLUMNS = (
+    "seq", "at", "actor_kind", "actor_id", "source", "action", "target_kind", "target_id", "account", "detail",
+    "request_id", "key_n", "mac",
+)  # fmt: skip
+
+
+def _write_csv(entries: Iterator[dict[str, Any]], out: TextIO) -> None:
+    rows = csv.writer(out, lineterminator="\r\n")
+    rows.writerow(_COLUMNS)
+    for entry in entries:
+        flat = {**entry, "at": rfc3339(entry["at"]), "detail": json.dumps(entry["detail"])}
+        rows.writerow([cell(flat[name]) for name in _COLUMNS])
+
+
+def cell(value: Any) -> str:
+    """A value as a cell that no spreadsheet computes."""
+    text = "" if value is None else str(value)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n", "\0") else text
 
 
 @command.command("verify")

@@ -157,7 +157,7 @@ def _installation(installation: "Installation") -> Iterator[Finding]:
 
 
 def _clock(installation: "Installation") -> str:
-    newest, now = installation.trail.list(limit=1), installation.clock()
+    newest, now = installation.trail.list(limit=1).items, installation.clock()
     if newest and newest[0]["at"] > now + SECOND:
         written = rfc3339(newest[0]["at"])
         raise CannotStart(f"it is {rfc3339(now)} here, but something was written at {written}: it is slow")

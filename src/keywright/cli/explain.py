@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from keywright import reasons
 from keywright.cli.opening import as_json, opened, print_json, print_record, where
 from keywright.errors import NotFound
 
@@ -26,30 +27,6 @@ _LINE = re.compile(
     r"""\A[<>*\s]*["']?(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+?)["']?\s*:\s*(?P<value>.*?)\s*\Z"""
 )
 _BLANKS = re.compile(r"\$\{?[A-Za-z_]+\}?|<[A-Za-z_ -]+>|\bYOUR_[A-Z_]+\b|\{\{?[A-Za-z_ ]+\}?\}")
-_SAID = {
-    "ok": "the key is proven, and works",
-    "no_carrier": "there is no header in which this keyspace looks for a credential",
-    "half_pair": "one half of a pair is there, and the other is missing",
-    "header_twice": "a credential's header stands there twice",
-    "underscore_twin": "a header's name is spelled with underscores instead of hyphens",
-    "two_credentials": "there is more than one credential",
-    "both_companions": "X-API-KEY has both companions, X-API-SECRET and x-api-user: it can mean two things",
-    "in_url": "there is a credential in the address",
-    "malformed": "the value does not have the shape of a key",
-    "checksum": "the checksum does not fit: a character is wrong, missing or too many",
-    "unknown": "the key does not exist here",
-    "wrong_secret": "the key exists, but the secret is not its own",
-    "wrong_user": "the key is proven, but x-api-user is not its account's username",
-    "wrong_keyspace": "the key is proven, but belongs to another keyspace",
-    "deleted": "the key is proven, but was deleted",
-    "invalidated": "the key is proven, but was invalidated, for ever",
-    "disabled": "the key is proven, but is disabled; keywright keys enable lets it work again",
-    "expired": "the key is proven, but has expired",
-    "rotated": "this secret of the key was replaced by a newer one, and has ended",
-    "suspended": "the key is proven, but its account is suspended",
-    "pending": "the key is proven, but its account is not active yet",
-    "ip_not_allowed": "the key is proven, but may be used from certain addresses only, which one was not said here",
-}
 
 
 class Pasted(NamedTuple):
@@ -196,7 +173,7 @@ def _judge(
     asked = environment or (None if record is None else record.environment)
     if asked not in keyspace.environments:
         asked = environment or next(iter(keyspace.environments))
-    ask = Ask(keyspace.name, asked, authenticate_only=True, metered=False)
+    ask = Ask(keyspace.name, asked, authenticate_only=True, metered=False, recorded=False)
     verdict = installation.engine.verify(ask, presented, installation.clock(), request_id=new_request_id())
     return _told(
         verdict.code, verdict.reason, presented.scheme, _state(installation, verdict, presented.spelled)
@@ -204,10 +181,7 @@ def _judge(
 
 
 def _told(code: str, reason: str, scheme: str | None, key: dict[str, Any] | None) -> dict[str, Any]:
-    says = _SAID.get(reason, reason)
-    if code == "wrong_environment" and key is not None:
-        says = f"the key is proven, but is for {key['environment']}"
-    return {"code": code, "reason": reason, "says": says, "scheme": scheme, "key": key}
+    return {"code": code, "reason": reason, "says": reasons.say(code, reason), "scheme": scheme, "key": key}
 
 
 def _bytes(text: str) -> bytes:

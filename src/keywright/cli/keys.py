@@ -292,6 +292,7 @@ def verify(
         method and method.upper(),
         authenticate_only=bare,
         metered=False,
+        recorded=False,
     )
     with opened(given["database"], given["config"]) as installation:
         presented, now = Presented.of_token(token), installation.clock()

@@ -117,6 +117,17 @@ def instant(text: str | None, now: int, *, path: str) -> int | None:
         ) from None
 
 
+def past(text: str | None, now: int, *, path: str) -> int | None:
+    """Read a time, or a span as how long ago. Raises ``Invalid``."""
+    if text is None or (text[:4].isdigit() and "-" in text):
+        return None if text is None else parse_instant(text, path=path)
+    try:
+        return now - parse_span(text) * SECOND
+    except Invalid:
+        reason = f"{text[:40]!r} is neither how long ago, such as 7d, nor a time such as 2027-01-31T00:00:00Z"
+        raise Invalid(reason, path=path) from None
+
+
 # ------------------------------------------------------------------------------------------------------- what is printed
 
 

@@ -7,13 +7,26 @@ scopes, its expiry, its networks.
 
 from collections.abc import Sequence
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from keywright.errors import Exceeds, NotFound
-from keywright.model import MANAGEMENT, Binding, Key, KeyRecord, Keyspace, Limit, Network
+from keywright.model import MANAGEMENT, Binding, KeyRecord, Keyspace, Limit, Network
 from keywright.policy import holds
+
+
+class Placed(Protocol):
+    """Whatever belongs to an account, a keyspace and an environment, as a key does."""
+
+    @property
+    def account(self) -> str: ...  # noqa: D102
+    @property
+    def keyspace(self) -> str: ...  # noqa: D102
+    @property
+    def environment(self) -> str: ...  # noqa: D102
+    @property
+    def binding(self) -> Binding | None: ...  # noqa: D102
 
 
 class Reach(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,13 +37,21 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     environment: str | None = None
     management: bool = False
 
-    def covers(self, key: Key) -> bool:
-        """Whether a key exists for this caller."""
+    def covers(self, key: Placed) -> bool:
+        """Whether a key exists for this caller: by where it belongs or, of a management key, by what it is bound to."""
+        if self.management:
+            bound = key.binding or Binding()
+            return (
+                key.keyspace == MANAGEMENT
+                and self.account in (None, bound.account)
+                and self.keyspace in (None, bound.keyspace)
+                and self.environment in (None, bound.environment)
+            )
         return (
             self.account in (None, key.account)
             and self.keyspace in (None, key.keyspace)
             and self.environment in (None, key.environment)
-            and (key.keyspace == MANAGEMENT) == self.management
+            and key.keyspace != MANAGEMENT
         )
 
     def needs(self, what: str, given: str | None) -> str | None:

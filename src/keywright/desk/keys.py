@@ -155,6 +155,7 @@ class Keys(Desk):
         scopes: Sequence[str],
         binding: Binding | None = None,
         expires_at: int | None = None,
+        parent: str | None = None,
         actor: Actor = LIBRARY,
     ) -> Issued:
         """Make a management key: one that opens the management API as far as its scopes and its binding go.
@@ -188,7 +189,7 @@ class Keys(Desk):
                 "expires_at": fields.expires_at(expires_at, space, change.now, given_at_all=True),
                 "allowed_ips": (),
                 "metadata": {},
-                "parent": None,
+                "parent": parent,
                 "binding": bound,
                 "created_by": f"{actor.kind}:{actor.id}",
             }
@@ -246,6 +247,7 @@ class Keys(Desk):
             application=application,
             q=_without_secret(q),
             parent=parent,
+            bound=Binding(reach.account, reach.keyspace, reach.environment) if reach.management else None,
             sort=sort,
         )
         if narrow.keyspace == MANAGEMENT and not reach.management:

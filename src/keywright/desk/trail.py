@@ -1,11 +1,17 @@
 """The audit trail, as it is read and proven."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from keywright.desk import Desk
+from keywright.desk import Desk, cursors
+from keywright.desk.grants import EVERYTHING, Reach
+from keywright.errors import Invalid
+from keywright.model import Page
 from keywright.store import audit
 from keywright.store.audit import Broken, Head
+
+LONGEST_PAGE = 1000
+ACTORS = ("command", "library", "management_key", "key", "person", "system")
 
 
 class Trail(Desk):
@@ -21,7 +27,46 @@ class Trail(Desk):
         with self.database.read() as connection:
             return audit.head(connection)
 
-    def list(self, *, before: int | None = None, limit: int = 100) -> Sequence[dict[str, Any]]:
-        """The newest entries, newest first."""
+    def list(  # the verb of every surface
+        self,
+        *,
+        target: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        account: str | None = None,
+        before: int | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+        reach: Reach = EVERYTHING,
+    ) -> Page:
+        """Entries, newest first. ``actor`` is an id, or ``kind:id``; ``before`` leaves out that number and newer ones.
+
+        Who is bound to an account sees what was done to it and its keys; to a keyspace or an environment, to their keys.
+        Raises ``Invalid``, or ``NotFound`` for an account that is not in reach.
+        """
+        if not 1 <= limit <= LONGEST_PAGE:
+            raise Invalid(f"is from 1 to {LONGEST_PAGE}", path="limit")
+        kind, colon, name = (actor or "").partition(":")
+        kinded = bool(colon) and kind in ACTORS
+        narrow = audit.Narrow(
+            target=target,
+            actor_kind=kind if kinded else None,
+            actor_id=name if kinded else actor,
+            action=action,
+            account=reach.needs("account", account),
+            keyspace=reach.keyspace,
+            environment=reach.environment,
+        )
+        bound, key = ["audit", narrow], self.keyring.cursor
+        from_cursor = None if cursor is None else int(cursors.read(cursor, bound, key)[0])
+        starts = min((place for place in (before, from_cursor) if place is not None), default=None)
         with self.database.read() as connection:
-            return tuple(audit.entries(connection, before=before, limit=limit))
+            found = tuple(audit.entries(connection, narrow, before=starts, limit=limit + 1))
+        more = len(found) > limit
+        found = found[:limit]
+        return Page(found, cursors.write([found[-1]["seq"]], bound, key) if more else None)
+
+    def walk(self, after: int = 0) -> Iterator[dict[str, Any]]:
+        """Every entry behind a number, oldest first, with its MAC: for an export."""
+        with self.database.read() as connection:
+            yield from audit.walk(connection, after)

@@ -209,7 +209,12 @@ MANAGEMENT_SCOPES: Final[dict[str, tuple[str, bool]]] = {
     "accounts:read": ("List and read accounts", True),
     "accounts:write": ("Create, suspend and activate accounts", False),
     "keyspaces:read": ("Read keyspaces, scopes, plans and gates", True),
-    "usage:read": ("Read usage", True),
+    "management-keys:read": ("List and read management keys", True),
+    "management-keys:write": (
+        "Create, rotate, stop and delete management keys, none larger than one's own",
+        False,
+    ),
+    "usage:read": ("Read usage and the refusal log", True),
     "audit:read": ("Read the audit trail", True),
 }
 

@@ -227,17 +227,11 @@ class Hot:
             return
         asked = forward_auth.read(scope["headers"])
         if asked is None:
-            await self._refuse(
-                scope,
-                send,
-                Verdict("gateway_misconfigured", "", gate.compiled.keyspace.name, now, request_id),
-            )
+            await self._turn_away(scope, send, "gateway_misconfigured", gate)
             return
         ask = forward_auth.ask_of(gate, asked, self._client(scope))
         if ask is None:
-            await self._refuse(
-                scope, send, Verdict("ambiguous_path", "", gate.compiled.keyspace.name, now, request_id)
-            )
+            await self._turn_away(scope, send, "ambiguous_path", gate)
             return
         verdict = self._engine.decide(ask, scope["headers"], now, asked.target, request_id, stale)
         if verdict.code == "ok" and verdict.key is not None and verdict.key.limits:
@@ -261,6 +255,13 @@ class Hot:
             if gate is not None:
                 self._gates[path] = gate
         return gate
+
+    async def _turn_away(self, scope: Scope, send: Send, code: str, gate: forward_auth.Gate) -> None:
+        """Refuse what never came as far as a verification."""
+        keyspace, request_id = gate.compiled.keyspace.name, scope["keywright.request_id"]
+        verdict = Verdict(code, code, keyspace, self._clock(), request_id)
+        self._installation.meter.refuse(verdict, gate.environment, self._client(scope), None, None)
+        await self._refuse(scope, send, verdict)
 
     # ---------------------------------------------------------------------------------------------------- the others
 

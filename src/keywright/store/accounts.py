@@ -30,6 +30,12 @@ def get(connection: Connection, username: str) -> Account | None:
     return None if row is None else _account(row)
 
 
+def usernames(connection: Connection) -> dict[str, str]:
+    """Every account's username by its id."""
+    rows = connection.execute(select(accounts.c.id, accounts.c.username))
+    return {row.id: row.username for row in rows}
+
+
 def page(
     connection: Connection, *, state: str | None, q: str | None, after: str | None, limit: int
 ) -> list[Account]:

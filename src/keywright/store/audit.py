@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, select, type_coerce, update
+from sqlalchemy import ColumnElement, Connection, Row, insert, select, type_coerce, update
 from sqlalchemy.types import NullType
 
 from keywright.keyring import Keyring
 from keywright.model import Actor
-from keywright.store.schema import audit, audit_head
+from keywright.store.schema import audit, audit_head, keys
 
 _FIELDS: Final = (
     "seq", "at", "actor_kind", "actor_id", "source", "action", "target_kind", "target_id", "account", "detail",
@@ -102,15 +102,51 @@ def verify(connection: Connection, keyring: Keyring, kept: Head | None = None) -
     return None
 
 
+class Narrow(msgspec.Struct, frozen=True, kw_only=True):
+    """What the trail is narrowed to. Of a keyspace and an environment are the entries of their keys."""
+
+    target: str | None = None
+    actor_kind: str | None = None
+    actor_id: str | None = None
+    action: str | None = None
+    account: str | None = None
+    keyspace: str | None = None
+    environment: str | None = None
+
+
 def entries(
-    connection: Connection, *, before: int | None = None, limit: int = 100
+    connection: Connection, narrow: Narrow | None = None, *, before: int | None = None, limit: int = 100
 ) -> Iterator[dict[str, Any]]:
     """The newest entries, newest first."""
-    query = select(audit).order_by(audit.c.seq.desc()).limit(limit)
+    query = select(audit).where(*_conditions(narrow or Narrow())).order_by(audit.c.seq.desc()).limit(limit)
     if before is not None:
         query = query.where(audit.c.seq < before)
     for row in connection.execute(query):
         yield {**_entry(row), "detail": msgspec.json.decode(row.detail)}
+
+
+def walk(connection: Connection, after: int = 0) -> Iterator[dict[str, Any]]:
+    """Every entry behind a number, oldest first, with its MAC in hex."""
+    query = select(audit).where(audit.c.seq > after).order_by(audit.c.seq)
+    for row in connection.execute(query).yield_per(1000):
+        yield {**_entry(row), "detail": msgspec.json.decode(row.detail), "mac": row.mac.hex()}
+
+
+def _conditions(narrow: Narrow) -> list[ColumnElement[bool]]:
+    equal = (
+        (audit.c.target_id, narrow.target),
+        (audit.c.actor_kind, narrow.actor_kind),
+        (audit.c.actor_id, narrow.actor_id),
+        (audit.c.action, narrow.action),
+        (audit.c.account, narrow.account),
+    )
+    found: list[ColumnElement[bool]] = [column == value for column, value in equal if value is not None]
+    if narrow.keyspace is not None:
+        of_key = select(keys.c.id).where(keys.c.keyspace == narrow.keyspace)
+        if narrow.environment is not None:
+            of_key = of_key.where(keys.c.environment == narrow.environment)
+        found += [audit.c.target_kind == "key", audit.c.target_id.in_(of_key)]
+    return found
 
 
 def _entry(row: Row[Any]) -> dict[str, Any]:

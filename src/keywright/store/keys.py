@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import (
@@ -50,7 +50,22 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     application: str | None = None
     q: str | None = None
     parent: str | None = None
+    bound: Binding | None = None  # of management keys: only those that are bound to this, or to less
     sort: str = "-created_at"
+
+
+class Named(NamedTuple):
+    """What a key is called and where it belongs; of a deleted one too, until it is purged."""
+
+    id: str
+    name: str
+    state: str
+    keyspace: str
+    environment: str
+    account: str
+    team: str | None
+    application: str | None
+    binding: Binding | None
 
 
 def add(tx: Connection, values: dict[str, Any], mac: bytes, pepper: int, hint: dict[str, str]) -> None:
@@ -142,6 +157,30 @@ def place_of(key: Key, sort: str) -> list[Any]:
     return [key.name if sort.endswith("name") else key.created_at, key.id]
 
 
+def names(connection: Connection, key_ids: Iterable[str], now: int) -> dict[str, Named]:
+    """What these keys are called, as far as they are not purged."""
+    wanted, found = sorted(set(key_ids)), {}
+    columns = (
+        keys.c.id, keys.c.name, keys.c.state, keys.c.expires_at, keys.c.keyspace, keys.c.environment,
+        keys.c.team, keys.c.application, keys.c.binding, accounts.c.username,
+    )  # fmt: skip
+    query = select(*columns).join(accounts, accounts.c.id == keys.c.account_id)
+    for place in range(0, len(wanted), 500):
+        for row in connection.execute(query.where(keys.c.id.in_(wanted[place : place + 500]))):
+            found[row.id] = Named(
+                row.id,
+                row.name,
+                key_state(row.state, row.expires_at, now),
+                row.keyspace,
+                row.environment,
+                row.username,
+                row.team,
+                row.application,
+                None if row.binding is None else _binding(row.binding),
+            )
+    return found
+
+
 def count(connection: Connection, narrow: Filter, now: int) -> int:
     """How many keys a filter leaves."""
     query = select(func.count()).select_from(keys.join(accounts, accounts.c.id == keys.c.account_id))
@@ -189,6 +228,9 @@ def _conditions(narrow: Filter, now: int) -> list[ColumnElement[bool]]:
     ):
         if value is not None:
             found.append(column == value)
+    for what, value in msgspec.structs.asdict(narrow.bound or Binding()).items():
+        if value is not None:  # as canonical JSON has it; no name that a key can be bound to needs escaping
+            found.append(keys.c.binding.contains(f'"{what}":"{value}"', autoescape=True))
     if narrow.not_keyspace is not None:
         found.append(keys.c.keyspace != narrow.not_keyspace)
     if narrow.q:

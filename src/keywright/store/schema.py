@@ -201,6 +201,8 @@ usage_minutes = Table(
     PrimaryKeyConstraint("key_id", "keyspace", "environment", "minute", "code", "resource"),
 )
 
+Index("usage_by_minute", usage_minutes.c.minute)
+
 last_used = Table(
     "last_used",
     usage_file,
@@ -219,3 +221,27 @@ flushed = Table(
     Column("batch", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
 )
+
+#: Refused requests, the newest of them: what was really wrong, for whoever may know. Never a secret.
+refusals = Table(
+    "refusals",
+    usage_file,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("request_id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("keyspace", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("account_id", Text, nullable=False),  # the key's; empty without one
+    Column("key_id", Text, nullable=False),  # of a key that exists and was named, proven or not; or empty
+    Column("scheme", Text),
+    Column("ip", Text),
+    Column("method", Text),
+    Column("resource", Text),
+    Column("dropped", BigInteger, nullable=False),  # how many before this one there was no room for
+    sqlite_autoincrement=True,
+)
+Index("refusals_by_request", refusals.c.request_id)
+Index("refusals_by_key", refusals.c.key_id, refusals.c.seq)
+Index("refusals_by_account", refusals.c.account_id, refusals.c.seq)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -18,6 +19,8 @@ from keywright.answers import problem
 from keywright.errors import CODES, Invalid, KeywrightError, Unavailable
 from keywright.installation import Installation
 from keywright.server.api.caller import Refused
+from keywright.server.api.description import Described
+from keywright.server.hot import Caller
 from keywright.settings import Settings
 
 log = logging.getLogger("keywright")
@@ -26,9 +29,21 @@ _CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 400: "bad_json",
 
 def build(installation: Installation, settings: Settings) -> FastAPI:
     """Make the application over an open installation."""
-    from keywright.server.api import accounts, keys, keyspaces  # noqa: PLC0415  # they import what this package offers
+    from keywright.server.api import (  # noqa: PLC0415  # they import what this package offers
+        accounts,
+        audit,
+        definitions,
+        keys,
+        keyspaces,
+        management_keys,
+        pages,
+        refusals,
+        usage,
+    )
 
-    app = FastAPI(
+    nouns = (keys, accounts, keyspaces, definitions, management_keys, usage, refusals, audit, pages)
+
+    app = Described(
         title="Keywright",
         version=__version__,
         summary="Makes, checks and looks after the API keys of a product.",
@@ -38,8 +53,8 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
     )
     app.state.installation = installation
     app.state.settings = settings
-    app.state.routes = [route for noun in (keys, accounts, keyspaces) for route in noun.router.routes]
-    for noun in (keys, accounts, keyspaces):
+    app.state.routes = [route for noun in nouns for route in noun.router.routes]
+    for noun in nouns:
         app.include_router(noun.router)
     handlers: tuple[tuple[type[Exception], Callable[[Request, Any], JSONResponse]], ...] = (
         (Refused, _refused),
@@ -64,6 +79,14 @@ def _say(
 def _refused(request: Request, refused: Refused) -> JSONResponse:
     challenge = f'Bearer realm="Keywright", error="insufficient_scope", scope="{refused.scope}"'
     detail = f"This management key lacks the scope {refused.scope}."
+    caller: Caller = request.scope["keywright.caller"]
+    lacking = msgspec.structs.replace(
+        caller.verdict, code="insufficient_scope", reason=f"lacks {refused.scope}"
+    )
+    opened: Installation = request.app.state.installation
+    opened.meter.refuse(
+        lacking, "production", caller.actor.source, request.method, request.scope["route"].path
+    )
     return _say(request, "insufficient_scope", detail, {"WWW-Authenticate": challenge})
 
 

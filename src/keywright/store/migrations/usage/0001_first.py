@@ -1,4 +1,4 @@
-"""What was counted: verdicts by minute, the last use of each secret, and which batches have arrived."""
+"""What was counted: verdicts by minute, the last use of each secret, which batches have arrived; and refusals."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("count", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("key_id", "keyspace", "environment", "minute", "code", "resource"),
     )
+    op.create_index("usage_by_minute", "usage_minutes", ["minute"])
     op.create_table(
         "last_used",
         sa.Column("key_id", sa.Text(), nullable=False),
@@ -36,3 +37,29 @@ def upgrade() -> None:
         sa.Column("batch", sa.BigInteger(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
     )
+    op.create_table(
+        "refusals",
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            primary_key=True,
+            autoincrement=True,
+        ),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("code", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("keyspace", sa.Text(), nullable=False),
+        sa.Column("environment", sa.Text(), nullable=False),
+        sa.Column("account_id", sa.Text(), nullable=False),
+        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("scheme", sa.Text()),
+        sa.Column("ip", sa.Text()),
+        sa.Column("method", sa.Text()),
+        sa.Column("resource", sa.Text()),
+        sa.Column("dropped", sa.BigInteger(), nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("refusals_by_request", "refusals", ["request_id"])
+    op.create_index("refusals_by_key", "refusals", ["key_id", "seq"])
+    op.create_index("refusals_by_account", "refusals", ["account_id", "seq"])

@@ -1,0 +1,89 @@
+"""``keywright usage``: how often each verdict was given."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keywright.cli.opening import as_json, opened, past, print_json, print_table, where
+from keywright.times import rfc3339
+
+if TYPE_CHECKING:
+    from keywright.desk.usage import Report, UsageRow
+
+_GROUPS = ("key", "account", "keyspace", "environment", "team", "application", "code", "resource")
+
+
+@click.command("usage")
+@click.option("--keyspace", help="Of one keyspace.")
+@click.option("--account", help="Of one account.")
+@click.option("--environment", help="Of one environment.")
+@click.option("--key", help="Of one key, by its id; a deleted one too.")
+@click.option("--team", help="Of the keys of a team.")
+@click.option("--application", help="Of the keys of an application.")
+@click.option("--code", help="One code: ok, expired, rate_limited and so on.")
+@click.option("--resource", help="One resource.")
+@click.option("--from", "since", metavar="WHEN", help="A time, or how long ago: 7d.")
+@click.option("--to", "until", metavar="WHEN", help="A time, or how long ago.  [now]")
+@click.option(
+    "--by",
+    type=click.Choice(["minute", "hour", "day", "total"]),
+    default="day",
+    show_default=True,
+    help="How long a line's time is.",
+)
+@click.option("--group", type=click.Choice(_GROUPS), help="A line for each of these.")
+@as_json
+@where
+def command(
+    since: str | None,
+    until: str | None,
+    database: str | None,
+    config: Path | None,
+    *,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Say how often requests were let in and refused.
+
+    Without --from: the last hour by minute, 48 hours by hour, 30 days by day, all of it in total. The lines add up.
+    """
+    from keywright import shown
+
+    with opened(database, config) as installation:
+        now = installation.clock()
+        report = installation.usage.report(
+            since=past(since, now, path="--from"), until=past(until, now, path="--to"), **asked
+        )
+    if as_json:
+        print_json(shown.usage(report))
+        return
+    _print(report)
+
+
+def _print(report: "Report") -> None:
+    columns = (
+        ("TIME",) * (report.by != "total") + _heads(report.group) + ("COUNT", "OK", "REFUSED", "BECAUSE")
+    )
+    rows = [_line(report, row) for row in report.rows]
+    print_table(columns, rows, nothing="nothing was counted in this time")
+    if report.rows:
+        click.echo(f"{report.total} in all")
+
+
+def _heads(group: str | None) -> tuple[str, ...]:
+    if group is None:
+        return ()
+    return ("KEY", "NAME") if group == "key" else (group.upper(),)
+
+
+def _line(report: "Report", row: "UsageRow") -> list[Any]:
+    cells: list[Any] = [] if row.at is None else [rfc3339(row.at)[:16].replace("T", " ")]
+    if report.group is not None:
+        cells.append(row.value)
+    if report.group == "key":
+        name = None if row.key is None else row.key.name
+        cells.append(f"{name} (deleted)" if row.key is not None and row.key.state == "deleted" else name)
+    allowed = row.codes.get("ok", 0)
+    because = ", ".join(f"{code} {count}" for code, count in sorted(row.codes.items()) if code != "ok")
+    return [*cells, row.times, allowed, row.times - allowed, because]

@@ -1,0 +1,98 @@
+"""The documentation, as it came with this version: ``/docs``, ``/llms.txt``, and ``/.well-known/security.txt``."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from fastapi import APIRouter, Response
+
+from keywright.errors import NotFound
+from keywright.server.api.caller import Configured, Opened
+from keywright.times import DAY, SECOND, rfc3339
+
+router = APIRouter(include_in_schema=False)
+PLAIN: Final = "text/plain; charset=utf-8"
+MARKDOWN: Final = "text/markdown; charset=utf-8"
+_SUMMARY: Final = "Keywright makes, checks and looks after the API keys of a product: library, server and command in one package."
+_ANNOUNCED: Final = "> The index of every page: [llms.txt](/llms.txt)\n\n"
+
+
+@cache
+def pages() -> dict[str, str]:
+    """Every page by its name: in the wheel beside this package, in a checkout in ``docs/``."""
+    package = Path(__file__).resolve().parents[2]
+    for folder in (package / "docs", package.parents[1] / "docs"):
+        found = {file.stem: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.md"))}
+        if found:
+            return found
+    return {}
+
+
+@router.api_route("/docs", methods=["GET", "HEAD"])
+def index(settings: Configured) -> Response:
+    """The list of pages."""
+    return _said(_index(settings.public_url), PLAIN)
+
+
+@router.api_route("/docs/{page}", methods=["GET", "HEAD"])
+def page(page: str) -> Response:
+    """One page: plain as it is written, which no browser takes for HTML; with ``.md``, as Markdown."""
+    name, dot, _ = page.rpartition(".md")
+    text = pages().get(name if dot and page.endswith(".md") else page)
+    if text is None:
+        raise NotFound("there is no page of this name; /docs lists them")
+    return _said(_ANNOUNCED + text, MARKDOWN if page.endswith(".md") else PLAIN)
+
+
+@router.api_route("/llms.txt", methods=["GET", "HEAD"])
+def llms(settings: Configured) -> Response:
+    """The index, as programs that read documentation look for it."""
+    return _said(_index(settings.public_url), PLAIN)
+
+
+@router.api_route("/llms-full.txt", methods=["GET", "HEAD"])
+def llms_full(settings: Configured) -> Response:
+    """Every page, one after the other, behind the index."""
+    return _said("\n\n".join([_index(settings.public_url), *pages().values()]), PLAIN)
+
+
+@router.api_route("/.well-known/security.txt", methods=["GET", "HEAD"])
+def security(settings: Configured, opened: Opened) -> Response:
+    """Whom to tell of a weakness (RFC 9116), where the setting ``security_contact`` says so."""
+    if not settings.security_contact:
+        raise NotFound("no security_contact is set")
+    today = opened.clock() // (DAY * SECOND) * DAY * SECOND
+    lines = [f"Contact: {settings.security_contact}", f"Expires: {rfc3339(today + 365 * DAY * SECOND)}"]
+    return _said("\n".join(lines) + "\n", PLAIN)
+
+
+def _index(base: str) -> str:
+    lines = ["# Keywright", "", f"> {_SUMMARY}", "", "## Pages", ""]
+    for name, text in pages().items():
+        title, about = _about(text)
+        lines.append(f"- [{title}]({base.rstrip('/')}/docs/{name}.md): {about}")
+    return "\n".join(lines) + "\n"
+
+
+def _about(text: str) -> tuple[str, str]:
+    """A page's title, and the first sentence of its first paragraph."""
+    title = text.partition("\n")[0].lstrip("# ").strip()
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    paragraphs = [part for part in re.split(r"\n\s*\n", prose)[1:] if part and part[0] not in "\n#|>-"]
+    first = " ".join(paragraphs[0].split()) if paragraphs else title
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", first).replace("**", "")
+    return title, re.split(r"(?<=[.:])\s", plain)[0].rstrip(":.") + "."
+
+
+def _said(text: str, kind: str) -> Response:
+    headers = {
+        "Content-Type": kind,
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "Cache-Control": "public, max-age=300",
+    }
+    return Response(text, headers=headers)
+
+
+__all__ = ["pages", "router"]
