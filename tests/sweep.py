@@ -2,7 +2,7 @@
 
 Every secret that this process draws is remembered. When all tests are done, each file under the run's temporary directory
 is searched for each of them: as it is, inside base64, and as a plain SHA-256, in hex or as a stored MAC. A find fails the
-run. Files that a test writes a credential to on purpose end in ``.env``.
+run. A test writes a credential on purpose only into an env file, or into a snippet that it then runs.
 """
 
 import hashlib
@@ -22,6 +22,8 @@ _RUN = re.compile(rb"[0-9A-Za-z]{32,}")
 _BASE64 = re.compile(rb"[0-9A-Za-z+/]{44,}={0,2}")
 _HEX = re.compile(rb"[0-9a-f]{64}")
 
+#: The files that hold a credential on purpose.
+MEANT = (".env", ".mjs", ".py")
 #: The test that plants a plain SHA-256 in a database, to see that it opens nothing.
 PLANTED = "test_a_row_planted"
 
