@@ -6,6 +6,7 @@ application behind it, once its caller is known: under ``/v1/`` nothing is answe
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -219,8 +220,11 @@ class Hot:
     async def _forward(self, scope: Scope, _receive: Receive, send: Send) -> None:
         now, request_id = self._clock(), scope["keywright.request_id"]
         name = scope["raw_path"][len(forward_auth.PREFIX) :].decode("latin-1")
-        stale = self._engine.fresh(now)
-        gate = forward_auth.find(self._engine, name, stale=stale)
+        if self._engine.far:
+            stale, gate = await self._engine.ahead(now, partial(forward_auth.find, self._engine, name))
+        else:
+            stale = self._engine.fresh(now)
+            gate = forward_auth.find(self._engine, name, stale=stale)
         if gate is None:
             await respond_problem(scope, send, "not_found", "There is no gate of this name.")
             return
@@ -270,7 +274,7 @@ class Hot:
 
     async def _ready(self, scope: Scope, _receive: Receive, send: Send) -> None:
         try:
-            stale = self._installation.freshness.check(self._clock())
+            stale = await self._engine.afresh(self._clock())
             serves = not stale or len(self._installation.cache) > 0
         except Unavailable:  # nor may what is known by heart be served
             stale, serves = True, False

@@ -1,5 +1,6 @@
 """What a customer can ask with a key of their own: who am I? Never metered, and no use of the key."""
 
+from functools import partial
 from typing import Final
 
 from keywright import shown
@@ -15,8 +16,7 @@ async def answer(engine: Engine, scope: Scope, send: Send, ip: str | None, now: 
     """Answer a request under ``/k/{keyspace}.{environment}/``."""
     where, _, verb = scope["raw_path"][len(PREFIX) :].decode("latin-1").partition("/")
     name, _, environment = where.partition(".")
-    stale = engine.fresh(now)
-    compiled = engine.known(name, stale=stale)
+    stale, compiled = await engine.ahead(now, partial(engine.known, name))
     if (
         compiled is None
         or verb != "whoami"
