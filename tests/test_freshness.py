@@ -11,11 +11,13 @@ import pytest
 
 from child import Child
 from conftest import EVERY as EVERY_SOURCE
-from conftest import bearer, make
+from conftest import again, bearer, make
 from keywright import Issued, Keywright
 from keywright.cache import Cache, Entry
+from keywright.engine import AtHand
 from keywright.model import KeyRecord
-from keywright.testing import Clock
+
+pytestmark = pytest.mark.stores
 
 ROUNDS = 500 if os.environ.get("KEYWRIGHT_PROOF") else 56
 VERIFICATIONS = 1000 if os.environ.get("KEYWRIGHT_PROOF") else 300
@@ -24,7 +26,7 @@ EVERY = {"keyspace": "every", "environment": "production"}
 
 def second(kw: Keywright) -> Keywright:
     """The same installation, opened once more, as another process would."""
-    return Keywright(kw.installation.database.url, clock=Clock())
+    return again(kw)
 
 
 # --------------------------------------------------------------------------------------------- what costs nothing
@@ -168,15 +170,15 @@ def test_a_change_between_reading_and_keeping_is_obeyed(
     engine = kw.installation.engine
     with_plan = engine._with_plan
 
-    def overtaken(record: KeyRecord) -> KeyRecord:
+    def overtaken(record: KeyRecord, at_hand: AtHand | None) -> KeyRecord:
         if record.id == key.key.id and next(once, False):
-            built = with_plan(record)
+            built = with_plan(record, at_hand)
             change()
             other = threading.Thread(target=kw.verify, args=(bearer(bystander),), kwargs=EVERY)
             other.start()
             other.join()
             return built
-        return with_plan(record)
+        return with_plan(record, at_hand)
 
     monkeypatch.setattr(engine, "_with_plan", overtaken)
     kw.verify(bearer(bystander), **EVERY)
@@ -201,8 +203,8 @@ def test_a_plan_that_changes_while_a_key_is_read_leaves_no_old_limits(
             kw.keyspaces.apply(EVERY_SOURCE.replace("5/day", "1/day"))  # committed, and not yet applied here
         return find(key_id)
 
-    def overtaken(record: KeyRecord) -> KeyRecord:
-        built = with_plan(record)
+    def overtaken(record: KeyRecord, at_hand: AtHand | None) -> KeyRecord:
+        built = with_plan(record, at_hand)
         if record.id == key.key.id and next(stages, "") == "keep":
             other = threading.Thread(target=kw.verify, args=(bearer(bystander),), kwargs=EVERY)
             other.start()
@@ -334,6 +336,7 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.sqlite_only("on PostgreSQL threads share connections")
 def test_a_thread_that_ends_leaves_no_connection(kw: Keywright) -> None:
     """A hundred threads that verify one after the other leave no file open behind them."""
     key = make(kw)

@@ -18,6 +18,8 @@ from keywright.store import audit, lookup
 from keywright.store import db as databases
 from keywright.store.db import Database
 
+pytestmark = pytest.mark.stores
+
 EDITS = 1000
 EVERY = {"keyspace": "every", "environment": "production"}
 
@@ -59,6 +61,7 @@ def test_a_block_that_raises_leaves_nothing_behind(kw: Keywright) -> None:
     make(kw)
 
 
+@pytest.mark.sqlite_only("the write-ahead log")
 def test_the_log_is_folded_and_cut(kw: Keywright, monkeypatch: pytest.MonkeyPatch) -> None:
     """The write-ahead log is folded back once it is large, is cut by a later commit, and is not folded at each commit."""
     database = kw.installation.database
@@ -83,6 +86,7 @@ def test_the_log_is_folded_and_cut(kw: Keywright, monkeypatch: pytest.MonkeyPatc
     assert log.stat().st_size < databases.CHECKPOINT_AT
 
 
+@pytest.mark.sqlite_only("the file itself is damaged")
 @pytest.mark.security("R-14")
 def test_a_damaged_file_is_a_trouble_of_ours(kw: Keywright) -> None:
     """Where the file itself is damaged every verb says ``Unavailable``, and a verification ``unavailable``."""
@@ -105,6 +109,7 @@ def test_a_damaged_file_is_a_trouble_of_ours(kw: Keywright) -> None:
 # ------------------------------------------------------------------------------------------------ indexes are used
 
 
+@pytest.mark.sqlite_only("as SQLite would carry it out")
 def test_a_key_is_found_by_its_index(kw: Keywright) -> None:
     """The one statement of a cold verification searches by primary keys and scans no table."""
     reader = kw.installation.database.reader("keys")
@@ -120,6 +125,7 @@ def test_a_key_is_found_by_its_index(kw: Keywright) -> None:
     assert not [step for step in changed if step.startswith("SCAN")]
 
 
+@pytest.mark.sqlite_only("as SQLite would carry it out")
 @pytest.mark.parametrize("backwards", ["", "-"])
 @pytest.mark.parametrize("order", ["created_at", "name"])
 @pytest.mark.parametrize(
@@ -333,6 +339,7 @@ def _insert(connection: sqlite3.Connection, draw: random.Random, entries: int) -
     return entries + 1
 
 
+@pytest.mark.sqlite_only("edits in SQLite's own words")
 @pytest.mark.security("A-13")
 def test_every_edit_of_the_trail_is_found(trail: Path, tmp_path: Path) -> None:
     """Seeded random edits, removals, swaps, cuts and additions are each found, with the number of the first bad entry."""
@@ -371,6 +378,7 @@ def test_every_edit_of_the_trail_is_found(trail: Path, tmp_path: Path) -> None:
     assert missed == []
 
 
+@pytest.mark.sqlite_only("edits in SQLite's own words")
 @pytest.mark.security("A-13")
 def test_a_chain_made_without_the_key_is_found(trail: Path, kw: Keywright) -> None:
     """Somebody who writes a whole new trail, well chained under a key of their own, is found at its first entry."""
@@ -418,6 +426,7 @@ MEANT = {
 }
 
 
+@pytest.mark.sqlite_only("columns of PostgreSQL hold their own type only")
 @pytest.mark.security("T-47", "R-36")
 def test_a_damaged_row_stops_its_own_key_only(kw: Keywright, tmp_path: Path) -> None:
     """Garbage in any column of a key never raises and never says that the key is not valid; another key goes on."""

@@ -69,7 +69,7 @@ class AtHand:
 class Find(Protocol[T_co]):
     """Finds something in memory, or raises ``Missing``."""
 
-    def __call__(self, *, stale: bool, at_hand: AtHand | None = None) -> T_co: ...  # noqa: D102
+    def __call__(self, *, stale: bool, at_hand: AtHand | None = None) -> T_co: ...
 
 
 class Engine:

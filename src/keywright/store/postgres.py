@@ -54,36 +54,37 @@ def for_transactions(conninfo: str, patience: float) -> Patient:
     return made
 
 
-def connect(conninfo: str, patience: float, *, connecting: int = CONNECT, **session: str) -> Patient:
+def connect(conninfo: str, patience: float, *, connecting: int = CONNECT, reading: bool = False) -> Patient:
     """Open a connection whose statements, and waits for locks, are bounded by both ends. Raises ``psycopg.Error``."""
     made = Patient.connect(
         conninfo, autocommit=True, connect_timeout=connecting, application_name="keywright"
     )
     made.patience = patience
-    made.execute(_session(patience, session))
+    made.execute(_session(patience, reading))
     return made
 
 
 async def aconnect(
-    conninfo: str, patience: float, *, connecting: int = CONNECT, **session: str
+    conninfo: str, patience: float, *, connecting: int = CONNECT, reading: bool = False
 ) -> AsyncPatient:
     """``connect``, for an event loop."""
     made = await AsyncPatient.connect(
         conninfo, autocommit=True, connect_timeout=connecting, application_name="keywright"
     )
     made.patience = patience
-    await made.execute(_session(patience, session))
+    await made.execute(_session(patience, reading))
     return made
 
 
-def _session(patience: float, more: dict[str, str]) -> bytes:
+def _session(patience: float, reading: bool) -> bytes:
     milliseconds = str(int(patience * 900))  # the server gives up first, and says what it was waiting for
     values = {
         "synchronous_commit": "on",
         "statement_timeout": milliseconds,
         "lock_timeout": milliseconds,
         "idle_in_transaction_session_timeout": "60000",
-    } | more
+        "default_transaction_read_only": "on" if reading else "off",
+    }
     return "; ".join(f"SET {name} = {value}" for name, value in values.items()).encode()
 
 

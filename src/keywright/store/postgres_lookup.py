@@ -29,7 +29,6 @@ CONNECTING: Final = 2  # seconds; libpq knows no less
 #: How many connections the threads of a process share, and how many each event loop has.
 AT_MOST: Final = 16
 
-READING: Final = {"default_transaction_read_only": "on"}
 IDLE: Final = TransactionStatus.IDLE
 _BUSY: Final = "the store does not answer: every connection to it is waiting"
 _INHERITED: Final[list[object]] = []
@@ -44,7 +43,7 @@ class PostgresLookup:
 
     def __init__(self, database: Database) -> None:
         self.conninfo = database.conninfo
-        self.statements = 0  # asked so far; for those who count
+        self.statements = 0  # asked so far, besides those for changes; for those who count
         self._begin()
 
     def _begin(self) -> None:
@@ -56,7 +55,7 @@ class PostgresLookup:
 
     def changes(self, after: int) -> Changes:
         """``(seq, kind, ref)`` of every change after one."""
-        return self._all(CHANGES, after)
+        return self._rows(CHANGES, (after,))
 
     def newest(self) -> int:
         """The newest change's number; 0 where there is none."""
@@ -76,6 +75,9 @@ class PostgresLookup:
 
     def _all(self, statement: str, *parameters: Any) -> list[Any]:
         self.statements += 1
+        return self._rows(statement, parameters)
+
+    def _rows(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
         if not self._places.acquire(timeout=PATIENCE):
             raise Unavailable(_BUSY)
         try:
@@ -95,7 +97,7 @@ class PostgresLookup:
                 self._drop()  # the others have lain as long
                 if not kept.closed or monotonic() - begun > PATIENCE / 2:
                     raise
-        fresh = postgres.connect(self.conninfo, PATIENCE, connecting=CONNECTING, **READING)
+        fresh = postgres.connect(self.conninfo, PATIENCE, connecting=CONNECTING, reading=True)
         return self._on(fresh, statement, parameters)
 
     def _on(self, connection: Patient, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
@@ -194,6 +196,7 @@ class _Loop:
         wanted = (statement, parameters, seen)
         task = self._asked.get(wanted)
         if task is None:
+            self._owner.statements += 1
             task = self._asked[wanted] = self._task(self._run(statement, parameters))
             task.add_done_callback(lambda _: self._asked.pop(wanted, None))
         return await asyncio.shield(task)
@@ -206,7 +209,6 @@ class _Loop:
         return task
 
     async def _run(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
-        self._owner.statements += 1
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._places.acquire()
@@ -231,7 +233,7 @@ class _Loop:
                 if not kept.closed or monotonic() - begun > PATIENCE / 2:
                     raise
         async with asyncio.timeout(PATIENCE):
-            fresh = await postgres.aconnect(self._owner.conninfo, PATIENCE, **READING)
+            fresh = await postgres.aconnect(self._owner.conninfo, PATIENCE, reading=True)
         return await self._on(fresh, statement, parameters)
 
     async def _on(self, connection: AsyncPatient, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
