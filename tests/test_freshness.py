@@ -11,10 +11,11 @@ import pytest
 
 from child import Child
 from conftest import EVERY as EVERY_SOURCE
-from conftest import again, bearer, make
+from conftest import again, bearer, make, sql
 from keywright import Issued, Keywright
 from keywright.cache import Cache, Entry
 from keywright.engine import AtHand
+from keywright.installation import wall_clock
 from keywright.model import KeyRecord
 
 pytestmark = pytest.mark.stores
@@ -106,7 +107,7 @@ def test_an_id_that_was_unknown_a_moment_ago_works_once_it_exists(kw: Keywright)
     """Verifying an id before it exists does not hide the key that is then made with it, in another process too."""
     key = make(kw)
     with kw.installation.database.read() as connection:
-        rows = {t: connection.exec_driver_sql(f"SELECT * FROM {t} WHERE {c} = ?", (key.key.id,)).all()
+        rows = {t: sql(connection, f"SELECT * FROM {t} WHERE {c} = ?", key.key.id).all()
                 for t, c in (("keys", "id"), ("secrets", "key_id"))}  # fmt: skip
     kw.keys.delete(key.key.id)
     kw.installation.clock.advance(days=31)  # type: ignore[attr-defined]
@@ -118,9 +119,7 @@ def test_an_id_that_was_unknown_a_moment_ago_works_once_it_exists(kw: Keywright)
         with kw.keys.change() as change:
             for table, found in rows.items():
                 for row in found:
-                    change.tx.exec_driver_sql(
-                        f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", tuple(row)
-                    )
+                    sql(change.tx, f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", *row)
             change.announce("key", key.key.id)
         for each in (kw, other):
             assert each.verify(bearer(key), **EVERY).code == "ok"
@@ -248,7 +247,7 @@ def test_no_success_begins_after_a_change_was_answered(kw: Keywright) -> None:
     url = kw.installation.database.url
     kw.close()
     late, asked, seen = [], 0, 0
-    with Keywright(url) as own, Child("hammer", url) as one, Child("hammer", url) as two:
+    with again(kw, clock=wall_clock) as own, Child("hammer", url) as one, Child("hammer", url) as two:
         for n in range(ROUNDS):
             what = list(CHANGES)[n % len(CHANGES)]
             code, change = CHANGES[what]
@@ -431,10 +430,9 @@ def test_a_fork_amid_busy_threads_inherits_no_lock_and_no_connection(kw: Keywrig
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_outlives_its_parents_connections(kw: Keywright) -> None:
-    """A child holds SQLite's locks in its own right: the parent may close and others open and close beside it."""
+    """A child has locks and connections in its own right: the parent may close and others open and close beside it."""
     key = make(kw)
     kw.verify(bearer(key), **EVERY)
-    url = kw.installation.database.url
     to_child, from_parent = os.pipe()
 
     def child() -> list[str]:
@@ -454,7 +452,7 @@ def test_a_child_outlives_its_parents_connections(kw: Keywright) -> None:
     os.close(writer)
     kw.close()
     for _ in range(3):
-        with Keywright(url) as other:
+        with again(kw) as other:
             other.keys.disable(key.key.id)
     os.write(from_parent, b"!")
     said = os.read(reader, 100).decode()

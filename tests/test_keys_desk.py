@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from conftest import again, bearer, make
+from conftest import again, bearer, make, sql
 from keywright import Actor, Conflict, Exceeds, Invalid, Issued, Key, Keywright, NotFound
 from keywright.desk.grants import MANAGEMENT_KEYS, Reach, reach_of
 from keywright.model import Ask, Binding, KeyRecord
@@ -566,9 +566,7 @@ def test_a_tombstone_goes_with_the_purge(kw: Keywright, clock: Clock) -> None:
         "ok",
     ]
     with kw.installation.database.read() as connection:
-        rows = connection.exec_driver_sql(
-            "SELECT count(*) FROM secrets WHERE key_id = ?", (old.key.id,)
-        ).scalar_one()
+        rows = sql(connection, "SELECT count(*) FROM secrets WHERE key_id = ?", old.key.id).scalar_one()
     assert rows == 0
     purges = [entry for entry in kw.installation.trail.list() if entry["action"] == "key.purge"]
     assert [entry["detail"] for entry in purges] == [{"count": 1}]

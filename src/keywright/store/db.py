@@ -184,6 +184,8 @@ class Database:
         with translated(), self._engine(which).connect() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN")  # what closes the connection ends it
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield connection
 
     @contextmanager
@@ -341,6 +343,9 @@ class Database:
             from keywright.store import postgres  # noqa: PLC0415  # an extra
         except ImportError:
             raise CannotStart("PostgreSQL needs psycopg: pip install 'keywright[postgres]'") from None
+        wrong = postgres.what_is_wrong(self.conninfo)
+        if wrong:
+            raise CannotStart(f"the address of the database cannot be read: {wrong}")
         size, more = _POOLED[which]
         return create_engine(
             "postgresql+psycopg://",

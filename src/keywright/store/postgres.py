@@ -6,8 +6,9 @@ connection's patience either, and gives the connection up. Imported only where t
 
 from typing import Any, Final, TypeVar
 
-from psycopg import AsyncConnection, Connection, OperationalError
+from psycopg import AsyncConnection, Connection, OperationalError, ProgrammingError
 from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 T = TypeVar("T")
@@ -45,6 +46,15 @@ class AsyncPatient(AsyncConnection[Any]):
         except OperationalError:
             _give_up(self)
             raise
+
+
+def what_is_wrong(conninfo: str) -> str:
+    """Why libpq cannot read an address, without the address; nothing where it can."""
+    try:
+        conninfo_to_dict(conninfo)
+    except ProgrammingError as wrong:
+        return str(wrong).partition(" in URI:")[0].partition(": ")[0]
+    return ""
 
 
 def for_transactions(conninfo: str, patience: float) -> Patient:
