@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from conftest import SOURCES, again, bearer, make
@@ -15,7 +16,7 @@ from keywright.store import migrate
 from keywright.store.db import Database
 from keywright.testing import Clock
 from postgres import PATIENCE, SECRET, Proxy, Server
-from processes import answers, run
+from processes import Served, answers, run
 
 EVERY = {"keyspace": "every", "environment": "production"}
 
@@ -140,6 +141,30 @@ def test_an_address_that_is_none_is_refused_in_one_line(url: str) -> None:
     with pytest.raises(CannotStart) as refusal:
         Keywright(url, secret=SECRET)
     assert "\n" not in str(refusal.value)
+
+
+def test_serve_brings_a_new_database_to_work(empty: str, tmp_path: Path) -> None:
+    """On an empty database ``serve`` makes the schema, and every hot door answers; an invalidation holds at once."""
+    forwarded = {"x-forwarded-method": "GET", "x-forwarded-uri": "/things"}
+    with Served(empty, tmp_path, KEYWRIGHT_SECRET=SECRET) as served, Keywright(empty, secret=SECRET) as kw:
+        kw.keyspaces.apply(SOURCES[-1])
+        kw.accounts.create("globex")
+        key = make(kw)
+        managing = bearer(kw.keys.create_management(name="ops", scopes=["keys:read"]))
+
+        def status(path: str, headers: dict[str, str]) -> int:
+            return httpx.get(served.url + path, headers=headers).status_code
+
+        assert [status(path, {}) for path in ("/livez", "/readyz", "/authz/forward/nowhere")] == [
+            200,
+            200,
+            404,
+        ]
+        assert status("/k/every.production/whoami", bearer(key)) == 200
+        assert status("/authz/forward/shop", bearer(key) | forwarded) == 200
+        assert status("/v1/keys", managing) == 200
+        kw.keys.invalidate(key.key.id)
+        assert status("/authz/forward/every.production", bearer(key) | forwarded) == 401
 
 
 # ------------------------------------------------------------------------------------------------ the network fails
