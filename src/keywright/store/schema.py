@@ -98,13 +98,10 @@ Index("keys_by_account", keys.c.account_id, keys.c.created_at, keys.c.id)
 Index("keys_by_time", keys.c.created_at, keys.c.id)
 Index("keys_by_names", keys.c.name, keys.c.id)
 Index("keys_by_name", keys.c.account_id, keys.c.name, keys.c.id)
-Index(
-    "keys_by_search", keys.c.account_id, keys.c.keyspace, keys.c.created_at, keys.c.id, keys.c.search
-).ddl_if("sqlite")
-#: PostgreSQL's entries of an index hold 2,700 bytes, and a description may have more.
-Index("keys_by_keyspace", keys.c.account_id, keys.c.keyspace, keys.c.created_at, keys.c.id).ddl_if(
-    "postgresql"
-)
+_searched: Final = (keys.c.account_id, keys.c.keyspace, keys.c.created_at, keys.c.id)
+Index("keys_by_search", *_searched, keys.c.search, info={"only": "sqlite"})
+#: An entry of PostgreSQL's indexes holds 2,700 bytes, and what a search looks through may be longer.
+Index("keys_by_keyspace", *_searched, info={"only": "postgresql"})
 Index("keys_by_parent", keys.c.parent)
 
 secrets = Table(
