@@ -62,8 +62,10 @@ def say(**said: Any) -> None:
 def opened(url: str) -> Iterator[Any]:
     """The installation of the test, on the wall clock."""
     from keywright.installation import Keywright
+    from postgres import SECRET
 
-    with Keywright(url, keyspace="every", environment="production") as kw:
+    secret = None if url.startswith("sqlite") else SECRET
+    with Keywright(url, keyspace="every", environment="production", secret=secret) as kw:
         yield kw
 
 

@@ -10,13 +10,16 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
+from sqlalchemy import Connection, CursorResult
 
 from keywright import profiles
-from keywright.installation import Keywright
+from keywright.installation import Keywright, open_installation
 from keywright.model import Issued
 from keywright.testing import Clock, copied, fresh
+from postgres import SECRET, Server, served
 
 EVERY = """
 name = "every"
@@ -50,15 +53,48 @@ cost = 2
 """
 
 
+SOURCES = (*(profiles.source(name) for name in profiles.SHIPPED), EVERY)
+STORES = ("sqlite", "postgres")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked ``stores`` on both databases, but for what is marked ``sqlite_only``; the rest on SQLite."""
+    if "store" in metafunc.fixturenames:
+        marked = metafunc.definition.get_closest_marker
+        both = marked("stores") is not None and marked("sqlite_only") is None
+        metafunc.parametrize("store", STORES if both else STORES[:1], indirect=True)
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An installation with the keyspaces and the cast, to copy."""
     directory = tmp_path_factory.mktemp("template")
-    with fresh(directory, sources=(*(profiles.source(name) for name in profiles.SHIPPED), EVERY)) as kw:
+    with fresh(directory, sources=SOURCES) as kw:
         for username in ("globex", "initech"):
             kw.accounts.create(username)
         kw.installation.database.checkpoint()
     return directory
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server, started when the first test asks for it."""
+    with served() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(server: Server) -> Iterator[str]:
+    """The same installation as ``template``, in a database of that server."""
+    url = server.make()
+    open_installation(url, secret=SECRET, may_migrate=True).close()
+    with Keywright(url, secret=SECRET, clock=Clock()) as kw:
+        for source in SOURCES:
+            kw.keyspaces.apply(source)
+        for username in ("globex", "initech"):
+            kw.accounts.create(username)
+    yield url
+    server.drop(url)
 
 
 @pytest.fixture
@@ -67,11 +103,55 @@ def clock() -> Clock:
     return Clock()
 
 
+class Store(Protocol):
+    """Where a test's installation lies."""
+
+    def __call__(self, clock: Clock) -> Keywright:
+        """Open it."""
+
+
 @pytest.fixture
-def kw(template: Path, tmp_path: Path, clock: Clock) -> Iterator[Keywright]:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A fresh installation of the test's own, to be opened: on SQLite, or on PostgreSQL."""
+    if request.param == "sqlite":
+        template = request.getfixturevalue("template")
+        yield lambda clock: copied(template, tmp_path, clock=clock)
+        return
+    server: Server = request.getfixturevalue("server")
+    url = server.make(request.getfixturevalue("postgres_template"))
+    yield lambda clock: Keywright(url, secret=SECRET, clock=clock)
+    server.drop(url)
+
+
+@pytest.fixture
+def kw(store: Store, clock: Clock) -> Iterator[Keywright]:
     """A fresh installation of the test's own."""
-    with copied(template, tmp_path, clock=clock) as opened:
+    with store(clock) as opened:
         yield opened
+
+
+@pytest.fixture
+def postgres_kw(server: Server, postgres_template: str, clock: Clock) -> Iterator[Keywright]:
+    """A fresh installation of the test's own, on PostgreSQL."""
+    url = server.make(postgres_template)
+    with Keywright(url, secret=SECRET, clock=clock) as opened:
+        yield opened
+    server.drop(url)
+
+
+def again(kw: Keywright, **over: Any) -> Keywright:
+    """The same installation, opened once more, as another process would."""
+    database = kw.installation.database
+    return Keywright(
+        database.url, **({"clock": Clock(), "secret": None if database.is_sqlite else SECRET} | over)
+    )
+
+
+def sql(connection: Connection, statement: str, *parameters: Any) -> CursorResult[Any]:
+    """Run a statement whose places are ``?``, on either database."""
+    if connection.dialect.name != "sqlite":
+        statement = statement.replace("?", "%s")
+    return connection.exec_driver_sql(statement, parameters)
 
 
 @pytest.fixture

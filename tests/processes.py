@@ -225,3 +225,12 @@ def until_refused(port: int) -> None:
         except OSError:
             return
         assert time.monotonic() < deadline, f"port {port} still answers"
+
+
+def answers(port: int) -> bool:
+    """Whether anything listens on a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True

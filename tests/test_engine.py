@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from conftest import EVERY, bearer, make
+from conftest import EVERY, again, bearer, make
 from keywright import Keywright, Unavailable
+from keywright.engine import AtHand
 from keywright.store.counter import ChangeCounter
 from keywright.store.lookup import Lookup
+from keywright.store.sqlite_lookup import SqliteLookup
+
+pytestmark = pytest.mark.stores
 
 SMALLER = EVERY.replace('limits = ["5/day"]', 'limits = ["1/day"]')
 
@@ -20,19 +24,22 @@ def test_a_plan_that_shrinks_during_a_look_up_is_not_remembered(
     """A key read after a plan's change, but put together with the plan from before it, does not enter the cache."""
     key, engine = make(kw, plan="small"), kw.installation.engine
     kw.verify({}, keyspace="every", environment="production")
-    find, compiled = Lookup.find, type(engine).compiled
+    lookup = type(kw.installation.lookup)
+    find, compiled = lookup.find, type(engine).compiled
 
     def find_after_the_change(self: Lookup, key_id: bytes) -> object:
         kw.keyspaces.apply(SMALLER)
         return find(self, key_id)
 
-    def old_plan_then_the_change_is_seen(self: object, name: str, *, stale: bool = False) -> object:
+    def old_plan_then_the_change_is_seen(
+        self: object, name: str, *, stale: bool = False, at_hand: AtHand | None = None
+    ) -> object:
         old = compiled(engine, name, stale=stale)
         kw.installation.freshness.check(kw.installation.clock() + 1)
         return old
 
     with monkeypatch.context() as patched:
-        patched.setattr(Lookup, "find", find_after_the_change)
+        patched.setattr(lookup, "find", find_after_the_change)
         patched.setattr(type(engine), "compiled", old_plan_then_the_change_is_seen)
         kw.verify(bearer(key), keyspace="every", environment="production", method="GET")
     verdict = kw.verify(bearer(key), keyspace="every", environment="production", method="GET")
@@ -74,6 +81,7 @@ def test_a_cached_verification_asks_the_store_nothing(kw: Keywright) -> None:
     assert kw.installation.lookup.statements == before
 
 
+@pytest.mark.sqlite_only("on PostgreSQL nothing is served without the store")
 @pytest.mark.security("R-14")
 def test_a_lost_store_is_left_alone_for_a_moment(kw: Keywright, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nobody commits, a store that did not answer is not waited for at every request; a commit ends the pause."""
@@ -85,7 +93,7 @@ def test_a_lost_store_is_left_alone_for_a_moment(kw: Keywright, monkeypatch: pyt
 
     kw.verify(bearer(key), keyspace="every", environment="production", method="GET")
     kw.installation.clock.advance(seconds=1)
-    monkeypatch.setattr(Lookup, "moved", silent)
+    monkeypatch.setattr(SqliteLookup, "moved", silent)
     for _ in range(20):
         assert kw.verify(bearer(key), keyspace="every", environment="production", method="GET").stale
 
@@ -100,7 +108,7 @@ def test_a_lost_store_is_left_alone_for_a_moment(kw: Keywright, monkeypatch: pyt
 @pytest.mark.requirement("X-22")
 def test_the_library_fills_in_its_own_keyspace(template: Path, kw: Keywright) -> None:
     """A ``Keywright`` that was opened for a keyspace and environment makes keys there unless told otherwise."""
-    with Keywright(kw.installation.database.url, keyspace="every", environment="production") as mine:
+    with again(kw, keyspace="every", environment="production") as mine:
         issued = mine.keys.create(
             account="globex", name="CRM sync", access="restricted", scopes=["things:read"]
         )

@@ -11,11 +11,14 @@ import pytest
 
 from child import Child
 from conftest import EVERY as EVERY_SOURCE
-from conftest import bearer, make
+from conftest import again, bearer, make, sql
 from keywright import Invalid, Issued, Keywright
 from keywright.cache import Cache, Entry
+from keywright.engine import AtHand
+from keywright.installation import wall_clock
 from keywright.model import KeyRecord
-from keywright.testing import Clock
+
+pytestmark = pytest.mark.stores
 
 ROUNDS = 500 if os.environ.get("KEYWRIGHT_PROOF") else 56
 VERIFICATIONS = 1000 if os.environ.get("KEYWRIGHT_PROOF") else 300
@@ -24,7 +27,7 @@ EVERY = {"keyspace": "every", "environment": "production"}
 
 def second(kw: Keywright) -> Keywright:
     """The same installation, opened once more, as another process would."""
-    return Keywright(kw.installation.database.url, clock=Clock())
+    return again(kw)
 
 
 # --------------------------------------------------------------------------------------------- what costs nothing
@@ -104,7 +107,7 @@ def test_an_id_that_was_unknown_a_moment_ago_works_once_it_exists(kw: Keywright)
     """Verifying an id before it exists does not hide the key that is then made with it, in another process too."""
     key = make(kw)
     with kw.installation.database.read() as connection:
-        rows = {t: connection.exec_driver_sql(f"SELECT * FROM {t} WHERE {c} = ?", (key.key.id,)).all()
+        rows = {t: sql(connection, f"SELECT * FROM {t} WHERE {c} = ?", key.key.id).all()
                 for t, c in (("keys", "id"), ("secrets", "key_id"))}  # fmt: skip
     kw.keys.delete(key.key.id)
     kw.installation.clock.advance(days=31)  # type: ignore[attr-defined]
@@ -116,9 +119,7 @@ def test_an_id_that_was_unknown_a_moment_ago_works_once_it_exists(kw: Keywright)
         with kw.keys.change() as change:
             for table, found in rows.items():
                 for row in found:
-                    change.tx.exec_driver_sql(
-                        f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", tuple(row)
-                    )
+                    sql(change.tx, f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", *row)
             change.announce("key", key.key.id)
         for each in (kw, other):
             assert each.verify(bearer(key), **EVERY).code == "ok"
@@ -168,15 +169,15 @@ def test_a_change_between_reading_and_keeping_is_obeyed(
     engine = kw.installation.engine
     with_plan = engine._with_plan
 
-    def overtaken(record: KeyRecord) -> KeyRecord:
+    def overtaken(record: KeyRecord, at_hand: AtHand | None) -> KeyRecord:
         if record.id == key.key.id and next(once, False):
-            built = with_plan(record)
+            built = with_plan(record, at_hand)
             change()
             other = threading.Thread(target=kw.verify, args=(bearer(bystander),), kwargs=EVERY)
             other.start()
             other.join()
             return built
-        return with_plan(record)
+        return with_plan(record, at_hand)
 
     monkeypatch.setattr(engine, "_with_plan", overtaken)
     kw.verify(bearer(bystander), **EVERY)
@@ -201,8 +202,8 @@ def test_a_plan_that_changes_while_a_key_is_read_leaves_no_old_limits(
             kw.keyspaces.apply(EVERY_SOURCE.replace("5/day", "1/day"))  # committed, and not yet applied here
         return find(key_id)
 
-    def overtaken(record: KeyRecord) -> KeyRecord:
-        built = with_plan(record)
+    def overtaken(record: KeyRecord, at_hand: AtHand | None) -> KeyRecord:
+        built = with_plan(record, at_hand)
         if record.id == key.key.id and next(stages, "") == "keep":
             other = threading.Thread(target=kw.verify, args=(bearer(bystander),), kwargs=EVERY)
             other.start()
@@ -252,7 +253,7 @@ def test_no_success_begins_after_a_change_was_answered(kw: Keywright) -> None:
     url = kw.installation.database.url
     kw.close()
     late, asked, seen = [], 0, 0
-    with Keywright(url) as own, Child("hammer", url) as one, Child("hammer", url) as two:
+    with again(kw, clock=wall_clock) as own, Child("hammer", url) as one, Child("hammer", url) as two:
         for n in range(ROUNDS):
             what = list(CHANGES)[n % len(CHANGES)]
             code, change = CHANGES[what]
@@ -340,6 +341,7 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.sqlite_only("on PostgreSQL threads share connections")
 def test_a_thread_that_ends_leaves_no_connection(kw: Keywright) -> None:
     """A hundred threads that verify one after the other leave no file open behind them."""
     key = make(kw)
@@ -434,10 +436,9 @@ def test_a_fork_amid_busy_threads_inherits_no_lock_and_no_connection(kw: Keywrig
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_outlives_its_parents_connections(kw: Keywright) -> None:
-    """A child holds SQLite's locks in its own right: the parent may close and others open and close beside it."""
+    """A child has locks and connections in its own right: the parent may close and others open and close beside it."""
     key = make(kw)
     kw.verify(bearer(key), **EVERY)
-    url = kw.installation.database.url
     to_child, from_parent = os.pipe()
 
     def child() -> list[str]:
@@ -457,7 +458,7 @@ def test_a_child_outlives_its_parents_connections(kw: Keywright) -> None:
     os.close(writer)
     kw.close()
     for _ in range(3):
-        with Keywright(url) as other:
+        with again(kw) as other:
             other.keys.disable(key.key.id)
     os.write(from_parent, b"!")
     said = os.read(reader, 100).decode()

@@ -6,11 +6,14 @@ import stat
 from pathlib import Path
 
 import pytest
+from sqlalchemy import inspect
 
-from conftest import bearer, make
+from conftest import SECRET, again, bearer, make, sql
 from keywright import CannotStart, Issued, Keywright, SecretTrouble
 from keywright.store import keys
 from keywright.testing import Clock
+
+pytestmark = pytest.mark.stores
 
 ONE, TWO = "1:" + "1a" * 32, "2:" + "2b" * 32
 EVERY = {"keyspace": "every", "environment": "production"}
@@ -19,11 +22,13 @@ EVERY = {"keyspace": "every", "environment": "production"}
 def reopened(kw: Keywright, *secrets: str, clock: Clock | None = None) -> Keywright:
     """The same database, opened with another secret."""
     kw.close()
-    return Keywright(kw.installation.database.url, secret=" ".join(secrets) or None, clock=clock or Clock())
+    return again(kw, **({"secret": " ".join(secrets)} if secrets else {}), clock=clock or Clock())
 
 
 def own_secret(kw: Keywright) -> str:
     """The entry in the file beside the database."""
+    if not kw.installation.database.is_sqlite:
+        return SECRET
     return "1:" + kw.installation.database.secret_file.read_text().strip()
 
 
@@ -49,6 +54,7 @@ def test_the_secret_is_made_with_the_database_and_is_private(tmp_path: Path) -> 
     assert sorted(other.name for other in tmp_path.iterdir() if "secret" in other.name) == ["k.db.secret"]
 
 
+@pytest.mark.sqlite_only("the file of the secret")
 @pytest.mark.security("R-18")
 def test_an_old_database_without_its_secret_is_refused(kw: Keywright) -> None:
     """Where the secret's file is gone, no new one is made that could verify nothing: one line says what to do."""
@@ -72,8 +78,8 @@ def test_another_databases_secret_is_refused(kw: Keywright, secrets: list[str]) 
     with pytest.raises(SecretTrouble, match="made with"):
         reopened(kw, *secrets)
 
-    with Keywright(kw.installation.database.url, secret=f"{own} {TWO}") as again:
-        assert again.installation.keyring.current == 2
+    with again(kw, secret=f"{own} {TWO}") as both:
+        assert both.installation.keyring.current == 2
 
 
 @pytest.mark.parametrize(
@@ -87,6 +93,7 @@ def test_a_secret_that_nobody_drew_is_refused(tmp_path: Path, secret: str) -> No
     assert not (tmp_path / "k.db").exists()
 
 
+@pytest.mark.sqlite_only("the file of the secret")
 @pytest.mark.security("R-18")
 def test_a_secret_that_cannot_be_read_is_refused(kw: Keywright) -> None:
     """A directory, or bytes that are no text, where the secret should be: one line, and no new secret."""
@@ -153,7 +160,7 @@ def test_a_moved_secret_is_announced_once_and_now(kw: Keywright, clock: Clock) -
             assert both.verify(bearer(old), **EVERY).code == "ok"
         both.installation.engine.close()
         with both.installation.database.read() as connection:
-            rows = connection.exec_driver_sql("SELECT ref, at FROM changes WHERE seq > ?", (before,)).all()
+            rows = sql(connection, "SELECT ref, at FROM changes WHERE seq > ?", before).all()
 
     assert rows == [(old.key.id, clock())]
 
@@ -178,7 +185,7 @@ def test_a_worker_that_does_not_know_the_new_entry_yet_says_unavailable(kw: Keyw
     own, old = own_secret(kw), make(kw)
     assert kw.verify(bearer(old), **EVERY).code == "ok"
 
-    with Keywright(kw.installation.database.url, secret=f"{own} {TWO}", clock=Clock()) as both:
+    with again(kw, secret=f"{own} {TWO}") as both:
         both.verify(bearer(old), **EVERY)
         both.installation.engine.close()
         verdict = kw.verify(bearer(old), **EVERY)
@@ -216,6 +223,7 @@ def parts(issued: Issued) -> list[str]:
     return [token, bare, *pair]
 
 
+@pytest.mark.sqlite_only("its files are searched")
 @pytest.mark.security("K-05", "T-52")
 @pytest.mark.requirement("F-17", "B-04")
 def test_no_file_holds_a_secret_or_an_unkeyed_digest_of_one(kw: Keywright, tmp_path: Path) -> None:
@@ -250,11 +258,7 @@ def test_nothing_in_a_stolen_database_authenticates(kw: Keywright) -> None:
     values: set[str] = set()
     for which in ("keys", "spend", "usage"):
         with kw.installation.database.read(which) as connection:
-            tables = (
-                connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")
-                .scalars()
-                .all()
-            )
+            tables = inspect(connection).get_table_names()
             for table in tables:
                 for row in connection.exec_driver_sql(f'SELECT * FROM "{table}"'):
                     values |= {v.hex() if isinstance(v, bytes) else str(v) for v in row}
@@ -283,14 +287,14 @@ def test_a_row_planted_without_the_pepper_proves_nothing(kw: Keywright, made: st
     token = key.credential.token.reveal()
     secret = token[-38:-6]
     with kw.installation.database.write() as tx:
-        moved = tx.exec_driver_sql("SELECT mac FROM secrets WHERE key_id = ?", (other.key.id,)).scalar_one()
+        moved = sql(tx, "SELECT mac FROM secrets WHERE key_id = ?", other.key.id).scalar_one()
         mac = {
             "sha256(token)": hashlib.sha256(token.encode()).digest(),
             "sha256(secret)": hashlib.sha256(secret.encode()).digest(),
             "sha256(v1 id secret)": hashlib.sha256(f"v1\0{key.key.id}\0{secret}".encode()).digest(),
             "hmac of another id": moved,
         }[made]
-        tx.exec_driver_sql("UPDATE secrets SET mac = ? WHERE key_id = ?", (mac, key.key.id))
+        sql(tx, "UPDATE secrets SET mac = ? WHERE key_id = ?", mac, key.key.id)
 
     verdict = kw.verify(bearer(key), **EVERY)
 

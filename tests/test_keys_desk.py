@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from conftest import bearer, make
+from conftest import again, bearer, make, sql
 from keywright import Actor, Conflict, Exceeds, Invalid, Issued, Key, Keywright, NotFound
 from keywright.desk.grants import MANAGEMENT_KEYS, Reach, reach_of
 from keywright.model import Ask, Binding, KeyRecord
 from keywright.testing import Clock
 from keywright.times import DAY, instant_of
+
+pytestmark = pytest.mark.stores
 
 EVERY = {"keyspace": "every", "environment": "production"}
 LATER = 60_000_000
@@ -92,7 +94,7 @@ def test_what_a_key_is_made_with(
 
 def test_the_library_makes_keys_where_it_stands(kw: Keywright) -> None:
     """A library opened for a keyspace and an environment makes its keys there, unless a call names others."""
-    with Keywright(kw.installation.database.url, **EVERY, clock=kw.installation.clock) as own:
+    with again(kw, **EVERY, clock=kw.installation.clock) as own:
         here = own.keys.create(account="globex", name="here")
         there = own.keys.create(account="globex", name="there", keyspace="partna", environment="staging")
         assert own.verify(bearer(here)).code == "ok"
@@ -564,9 +566,7 @@ def test_a_tombstone_goes_with_the_purge(kw: Keywright, clock: Clock) -> None:
         "ok",
     ]
     with kw.installation.database.read() as connection:
-        rows = connection.exec_driver_sql(
-            "SELECT count(*) FROM secrets WHERE key_id = ?", (old.key.id,)
-        ).scalar_one()
+        rows = sql(connection, "SELECT count(*) FROM secrets WHERE key_id = ?", old.key.id).scalar_one()
     assert rows == 0
     purges = [entry for entry in kw.installation.trail.list().items if entry["action"] == "key.purge"]
     assert [entry["detail"] for entry in purges] == [{"count": 1}]

@@ -5,6 +5,8 @@ import pytest
 from conftest import bearer, make
 from keywright import Issued, Keywright
 
+pytestmark = pytest.mark.stores
+
 
 @pytest.mark.requirement("G-04", "G-10", "B-19")
 def test_a_key_works_as_soon_as_it_is_made(kw: Keywright, key: Issued) -> None:

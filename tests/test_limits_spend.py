@@ -11,9 +11,11 @@ import pytest
 
 from child import Child
 from conftest import EVERY as EVERY_SOURCE
-from conftest import bearer, make
+from conftest import again, bearer, make
 from keywright import Invalid, Issued, Keywright, Verdict
 from keywright.testing import Clock
+
+pytestmark = pytest.mark.stores
 
 EVERY = {"keyspace": "every", "environment": "production"}
 SHARED = 10_000 if os.environ.get("KEYWRIGHT_PROOF") else 500
@@ -162,7 +164,7 @@ def test_the_limit_that_is_last_to_reset_answers(kw: Keywright) -> None:
 def test_a_changed_limit_holds_at_the_next_call(kw: Keywright) -> None:
     """Raised, lowered below what was used, and removed: each holds at once, in this and in another opening."""
     key = make(kw, limits=["5/day"])
-    with Keywright(kw.installation.database.url, clock=Clock()) as other:
+    with again(kw) as other:
         assert granted(kw, key, tries=7) == 5
         for limits, more in ((["8/day"], 3), (["2/day"], 0), (["9/day"], 1), ([], 20)):
             kw.keys.edit(key.key.id, limits=limits)
@@ -287,6 +289,7 @@ def test_a_caller_that_gives_up_harms_nobody(kw: Keywright) -> None:
     assert remaining(kw.verify(bearer(key), **EVERY))["quota-day"] in range(50 - 11, 50 - 5)
 
 
+@pytest.mark.sqlite_only("a file is moved away")
 def test_spending_without_a_store_is_unavailable(kw: Keywright) -> None:
     """Where what was spent cannot be written, a limited key is ``unavailable`` and an unlimited one passes."""
     limited, free = make(kw, limits=["5/day"]), make(kw)

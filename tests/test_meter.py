@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from conftest import bearer, make
+from conftest import again, bearer, make, sql
 from keywright import Keywright
 from keywright.meter import MOST_RESOURCES
 from keywright.model import Ask
 from keywright.schemes import from_mapping
 from keywright.store import usage
 from keywright.testing import Clock
+
+pytestmark = pytest.mark.stores
 
 EVERY = {"keyspace": "every", "environment": "production"}
 
@@ -30,7 +32,7 @@ def counted(kw: Keywright, *columns: str) -> dict[Any, int]:
 def reopened(kw: Keywright, clock: Clock) -> Keywright:
     """Close, which writes what was counted, and open again to read it."""
     kw.close()
-    return Keywright(kw.installation.database.url, clock=clock)
+    return again(kw, clock=clock)
 
 
 @pytest.mark.requirement("B-13", "B-14")
@@ -152,6 +154,7 @@ def test_a_batch_that_arrives_twice_counts_once(kw: Keywright) -> None:
     assert counted(kw, "key_id") == {"k1": 15}
 
 
+@pytest.mark.sqlite_only("a file is moved away")
 def test_a_store_that_was_away_gets_every_count_once(kw: Keywright, clock: Clock) -> None:
     """Counts wait while the usage file cannot be written, and arrive once it can."""
     key = make(kw)
@@ -227,10 +230,11 @@ def test_a_deleted_keys_usage_stays_its_own(kw: Keywright, clock: Clock) -> None
         told = [entry for entry in again.installation.trail.list().items if entry["target_id"] == key.key.id]
         assert told[0]["detail"] == {"name": "CRM sync"}
         with again.installation.database.read() as connection:
-            row = connection.exec_driver_sql("SELECT name, state FROM keys WHERE id = ?", (key.key.id,)).one()
+            row = sql(connection, "SELECT name, state FROM keys WHERE id = ?", key.key.id).one()
         assert tuple(row) == ("CRM sync", "deleted")
 
 
+@pytest.mark.sqlite_only("a file is moved away")
 def test_a_list_works_while_the_usage_file_is_away(kw: Keywright) -> None:
     """Where usage cannot be read, keys are listed and got without their last use: it is no reason to hide a key."""
     key = make(kw)

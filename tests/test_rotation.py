@@ -10,6 +10,8 @@ from keywright import Conflict, Invalid, Issued, Keywright
 from keywright.testing import Clock
 from keywright.times import DAY, SECOND, instant_of
 
+pytestmark = pytest.mark.stores
+
 EVERY = {"keyspace": "every", "environment": "production"}
 GRACE = 24 * 3600
 

@@ -9,11 +9,16 @@
 
 ``verify`` and ``averify`` are the same but for one step, the spending, which may have to wait for the disk. Everything
 else is done inline: on SQLite a look-up costs less than handing it to somebody.
+
+On PostgreSQL an event loop waits for look-ups too. It decides from memory; where something is not there, that is
+``Missing``: it is fetched, and decided is anew, with what was fetched ``AtHand``.
 """
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final
+from functools import partial
+from typing import Final, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -21,19 +26,50 @@ from keywright import credential, limits, policy
 from keywright.answers import RETRY_WHEN_UNAVAILABLE
 from keywright.cache import Cache, Compiled, Entry
 from keywright.errors import Invalid, NotFound, Unavailable
-from keywright.freshness import Freshness
+from keywright.freshness import Freshness, FreshnessByAsking
 from keywright.keyring import Keyring
 from keywright.meter import Meter
 from keywright.model import MANAGEMENT, Actor, Ask, KeyRecord, SecretRecord, Verdict
 from keywright.schemes import Headers, Presented, Unproven
 from keywright.store import audit, changes, keys
 from keywright.store.db import Database
-from keywright.store.lookup import Lookup
+from keywright.store.lookup import Found, Lookup
 from keywright.store.spend import Spender, Spent
 
 Given = list[tuple[bytes, bytes]] | Presented | Unproven
 
 _CODE_OF_KIND: Final = {"quota": "quota_exhausted", "credits": "quota_exhausted", "rate": "rate_limited"}
+
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Missing(Exception):
+    """Something that a verification needs is not in memory, and an event loop may not wait for it here."""
+
+    def __init__(self, kind: Literal["key", "keyspace", "gate"], ref: bytes | str) -> None:
+        self.kind = kind
+        self.ref = ref
+
+
+class AtHand:
+    """What was fetched for one request from a store across a network, each with the newest change acted upon before."""
+
+    __slots__ = ("gates", "keys", "keyspaces", "later")
+
+    def __init__(self) -> None:
+        self.keys: dict[bytes, tuple[int, KeyRecord | None]] = {}
+        self.keyspaces: dict[str, Found | None] = {}
+        self.gates: dict[str, tuple[int, str | None]] = {}
+        #: what is to be done before the verdict is given
+        self.later: Callable[[], None] | None = None
+
+
+class Find(Protocol[T_co]):
+    """Finds something in memory, or raises ``Missing``."""
+
+    def __call__(self, *, stale: bool, at_hand: AtHand | None = None) -> T_co: ...
 
 
 class Engine:
@@ -45,7 +81,7 @@ class Engine:
         keyring: Keyring,
         lookup: Lookup,
         cache: Cache,
-        freshness: Freshness,
+        freshness: Freshness | FreshnessByAsking,
         meter: Meter,
     ) -> None:
         self._database = database
@@ -56,6 +92,9 @@ class Engine:
         self._lookup = lookup
         self._cache = cache
         self._freshness = freshness
+        self._asking = freshness if isinstance(freshness, FreshnessByAsking) else None
+        #: whether the store lies across a network, so that an event loop must await it
+        self.far = self._asking is not None
         self._meter = meter
         self._spender = Spender(database)
         self._clerk: ThreadPoolExecutor | None = None
@@ -90,7 +129,10 @@ class Engine:
 
         ``stale`` is what ``fresh`` said earlier in the same request, where a door had to ask it before.
         """
-        verdict = self.decide(ask, given, now, url, request_id, stale)
+        if self._asking is None:
+            verdict = self.decide(ask, given, now, url, request_id, stale)
+        else:
+            verdict = await self.adecide(ask, given, now, url, request_id, stale)
         if verdict.code == "ok" and ask.metered and verdict.key is not None and verdict.key.limits:
             verdict = await self.acharge(ask, verdict, now)
         self.count(ask, verdict, now)
@@ -106,12 +148,15 @@ class Engine:
         url: str | bytes | None,
         request_id: str,
         stale: bool | None = None,
+        at_hand: AtHand | None = None,
     ) -> Verdict:
         """The verdict before anything is spent or counted. What is ``ok`` here may still lack what its limits ask."""
         try:
             if stale is None:
                 stale = self._freshness.check(now)
-            compiled = self._cache.keyspace(ask.keyspace) or self.compiled(ask.keyspace, stale=stale)
+            compiled = self._cache.keyspace(ask.keyspace) or self.compiled(
+                ask.keyspace, stale=stale, at_hand=at_hand
+            )
             environment = ask.environment
             if environment is None or environment not in compiled.keyspace.environments:
                 environment = environment_of(ask, compiled)
@@ -119,7 +164,7 @@ class Engine:
             presented = reader.read(given, url) if isinstance(given, list) else reader.beside(given, url)
             if isinstance(presented, Unproven):
                 return Verdict(presented.code, presented.reason, ask.keyspace, now, request_id)
-            entry, secret, reason = self._identify(presented, now, stale=stale)
+            entry, secret, reason = self._identify(presented, now, stale, at_hand)
         except Unavailable as trouble:
             return unavailable(ask, now, request_id, str(trouble))
         if entry is None or secret is None:
@@ -132,7 +177,7 @@ class Engine:
             record, secret, presented.username, ask, compiled.keyspace, environment, now
         )
         if code == "ok" and (secret.starts_rotation or secret.pepper != self._current):
-            self._used(record, secret, presented, ask, now)
+            self._used(record, secret, presented, ask, now, at_hand)
         key = record if known else None
         return Verdict(
             code,
@@ -150,8 +195,48 @@ class Engine:
             None if known else record,
         )
 
+    async def adecide(
+        self,
+        ask: Ask,
+        given: Given,
+        now: int,
+        url: str | bytes | None,
+        request_id: str,
+        stale: bool | None,
+    ) -> Verdict:
+        """``decide``, where an event loop must await the store."""
+        at_hand = AtHand()
+        try:
+            if stale is None:
+                stale = await self.afresh(now)
+            decide = partial(self.decide, ask, given, now, url, request_id, stale, at_hand)
+            verdict = await self._with(at_hand, decide)
+        except Unavailable as trouble:
+            return unavailable(ask, now, request_id, str(trouble))
+        if at_hand.later is not None:
+            await asyncio.to_thread(at_hand.later)
+        return verdict
+
+    async def _with(self, at_hand: AtHand, work: Callable[[], T]) -> T:
+        """Do what needs nothing but memory, and fetch what is not there until it is."""
+        while True:
+            try:
+                return work()
+            except Missing as missing:
+                await self._fetch(missing, at_hand)
+
+    async def _fetch(self, missing: Missing, at_hand: AtHand) -> None:
+        assert self._asking is not None
+        far, applied = self._asking.lookup, self._cache.applied
+        if isinstance(missing.ref, bytes):
+            at_hand.keys[missing.ref] = applied, await far.afind(missing.ref, applied)
+        elif missing.kind == "keyspace":
+            at_hand.keyspaces[missing.ref] = await far.akeyspace(missing.ref, applied)
+        else:
+            at_hand.gates[missing.ref] = applied, await far.akeyspace_with_gate(missing.ref, applied)
+
     def _identify(
-        self, presented: Presented, now: int, *, stale: bool
+        self, presented: Presented, now: int, stale: bool, at_hand: AtHand | None
     ) -> tuple[Entry | None, SecretRecord | None, str]:
         """Find the key and the secret that was presented; without them, the reason."""
         spelled = presented.spelled
@@ -160,7 +245,7 @@ class Engine:
         if entry is None:
             if spelled.check and credential.expected_check(spelled) != spelled.check:
                 return None, None, "checksum"
-            entry = self._find(spelled.id, now, stale=stale)
+            entry = self._find(spelled.id, now, stale, at_hand)
         record = None if entry is None else entry.record
         secret = policy.prove(record, self._macs(record, mac, spelled))
         if entry is None:
@@ -187,43 +272,55 @@ class Engine:
                     macs[n] = self._peppers[n].mac(spelled.id, spelled.secret)
         return macs
 
-    def _find(self, key_id: bytes, now: int, *, stale: bool) -> Entry | None:
+    def _find(self, key_id: bytes, now: int, stale: bool, at_hand: AtHand | None) -> Entry | None:
         if stale:
             raise Unavailable("the store does not answer, and this key is not known by heart")
         if self._cache.is_absent(key_id, now):
             return None
-        applied = self._cache.applied
-        record = self._lookup.find(key_id)
+        if at_hand is None:
+            applied = self._cache.applied
+            record = self._lookup.find(key_id)
+        elif key_id in at_hand.keys:
+            applied, record = at_hand.keys[key_id]
+        else:
+            raise Missing("key", key_id)
         if record is None:
             self._cache.put_absent(key_id, applied, now)
             return None
         if record.plan is not None:
-            record = self._with_plan(record)
+            record = self._with_plan(record, at_hand)
         entry = Entry(record)
         self._cache.put(key_id, entry, applied)
         return entry
 
-    def _with_plan(self, record: KeyRecord) -> KeyRecord:
+    def _with_plan(self, record: KeyRecord, at_hand: AtHand | None) -> KeyRecord:
         assert record.plan is not None
-        plan = self.compiled(record.keyspace).keyspace.plans.get(record.plan)
+        plan = self.compiled(record.keyspace, at_hand=at_hand).keyspace.plans.get(record.plan)
         if plan is None:
             # Without its limits the key would be unlimited: that is ours to mend, and nobody's to enjoy.
             raise Unavailable(f"the plan {record.plan!r} of a key is not defined any more")
         charges = tuple((f"key:{record.id}:plan", limit) for limit in plan.limits)
         return msgspec.structs.replace(record, limits=record.limits + charges)
 
-    def place_of(self, presented: Presented, now: int, *, stale: bool) -> tuple[str, str] | None:
+    def place_of(
+        self, presented: Presented, now: int, *, stale: bool, at_hand: AtHand | None = None
+    ) -> tuple[str, str] | None:
         """The keyspace and environment of a credential, where it is proven; nothing is told of one that is not."""
-        entry, secret, _ = self._identify(presented, now, stale=stale)
+        entry, secret, _ = self._identify(presented, now, stale, at_hand)
         return None if entry is None or secret is None else (entry.record.keyspace, entry.record.environment)
 
-    def compiled(self, name: str, *, stale: bool = False) -> Compiled:
+    def compiled(self, name: str, *, stale: bool = False, at_hand: AtHand | None = None) -> Compiled:
         """A keyspace as verifications need it. Raises ``NotFound``."""
         compiled = self._cache.keyspace(name)
         if compiled is None:
             if stale:
                 raise Unavailable("the store does not answer, and this keyspace is not known by heart")
-            found = self._lookup.keyspace(name)
+            if at_hand is None:
+                found = self._lookup.keyspace(name)
+            elif name in at_hand.keyspaces:
+                found = at_hand.keyspaces[name]
+            else:
+                raise Missing("keyspace", name)
             if found is None:
                 raise NotFound(f"there is no keyspace {name!r}")
             compiled = Compiled(*found)
@@ -241,23 +338,40 @@ class Engine:
         """Whether a keyspace is the one that is remembered: right after ``fresh``, whether it is still so."""
         return self._cache.keyspace(compiled.keyspace.name) is compiled
 
-    def known(self, name: str, *, stale: bool) -> Compiled | None:
+    async def afresh(self, now: int) -> bool:
+        """``fresh``, for an event loop."""
+        return self._freshness.check(now) if self._asking is None else await self._asking.acheck()
+
+    async def ahead(self, now: int, find: Find[T]) -> tuple[bool, T]:
+        """What ``fresh`` says, and what a door finds by ``known`` or ``with_gate`` before it asks for a verdict."""
+        stale = await self.afresh(now)
+        if not self.far:
+            return stale, find(stale=stale)
+        at_hand = AtHand()
+        return stale, await self._with(at_hand, partial(find, stale=stale, at_hand=at_hand))
+
+    def known(self, name: str, *, stale: bool, at_hand: AtHand | None = None) -> Compiled | None:
         """A keyspace, or ``None`` where there is none; our own is none to anybody outside."""
         try:
-            return None if name == MANAGEMENT else self.compiled(name, stale=stale)
+            return None if name == MANAGEMENT else self.compiled(name, stale=stale, at_hand=at_hand)
         except NotFound:
             return None
 
-    def with_gate(self, name: str, *, stale: bool) -> Compiled | None:
+    def with_gate(self, name: str, *, stale: bool, at_hand: AtHand | None = None) -> Compiled | None:
         """The keyspace that defines a gate, or ``None``."""
         remembered, keyspace = self._cache.gate(name)
         if not remembered:
             if stale:
                 raise Unavailable("the store does not answer, and this gate is not known by heart")
-            applied = self._cache.applied
-            keyspace = self._lookup.keyspace_with_gate(name)
+            if at_hand is None:
+                applied = self._cache.applied
+                keyspace = self._lookup.keyspace_with_gate(name)
+            elif name in at_hand.gates:
+                applied, keyspace = at_hand.gates[name]
+            else:
+                raise Missing("gate", name)
             self._cache.put_gate(name, keyspace, applied)
-        return None if keyspace is None else self.compiled(keyspace, stale=stale)
+        return None if keyspace is None else self.compiled(keyspace, stale=stale, at_hand=at_hand)
 
     def entry(self, record: KeyRecord) -> Entry | None:
         """The cache's entry of a record that a verdict carries, if it is still the same."""
@@ -313,10 +427,19 @@ class Engine:
         return (known.only_environment or "") if known is not None else ""
 
     def _used(
-        self, record: KeyRecord, secret: SecretRecord, presented: Presented, ask: Ask, now: int
+        self,
+        record: KeyRecord,
+        secret: SecretRecord,
+        presented: Presented,
+        ask: Ask,
+        now: int,
+        at_hand: AtHand | None,
     ) -> None:
         if ask.metered and secret.starts_rotation:
-            self._first_use(record, secret, now)
+            if at_hand is None:
+                self._first_use(record, secret, now)
+            else:
+                at_hand.later = partial(self._first_use, record, secret, now)
         if secret.pepper != self._current:
             self._rewrap(record.id, secret, presented.spelled, now)
 

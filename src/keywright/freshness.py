@@ -1,5 +1,7 @@
 """How a process learns that something has changed, before it answers from memory.
 
+On PostgreSQL every verification asks for the changes since the last known one: ``FreshnessByAsking``.
+
 On SQLite every verification first reads the shared counter (``store.counter``): an even number that was seen before says
 that nothing was committed since. Any other number has the thread's own connection asked for the data version of the keys
 file; when that has moved, the changes since the last known one are read and what they name is evicted. Number and
@@ -16,7 +18,8 @@ from typing import Final, Literal
 from keywright.cache import Cache
 from keywright.errors import Unavailable
 from keywright.store.db import Database
-from keywright.store.lookup import Lookup
+from keywright.store.lookup import FarLookup
+from keywright.store.sqlite_lookup import SqliteLookup
 from keywright.times import SECOND
 
 Policy = Literal["serve", "refuse"]
@@ -34,7 +37,7 @@ class Freshness:
     def __init__(
         self,
         database: Database,
-        lookup: Lookup,
+        lookup: SqliteLookup,
         cache: Cache,
         *,
         on_store_loss: Policy = "serve",
@@ -88,3 +91,37 @@ class Freshness:
     def begin(self) -> None:
         """Start from the newest change: nothing older can be in an empty cache."""
         self._cache.applied = self._lookup.newest()
+
+
+class FreshnessByAsking:
+    """Keeps a cache as fresh as a store across a network, by asking it at every verification.
+
+    The numbers of changes are given in the order in which they become visible (``store.db``), so that none is missed.
+    A process that is cut off from the store answers nothing: nobody would know that it still serves what it remembers.
+    """
+
+    def __init__(self, lookup: FarLookup, cache: Cache) -> None:
+        self.lookup = lookup
+        self._cache = cache
+
+    def check(self, _now: int) -> bool:
+        """Bring the cache up to date; ``False``, as there is no answering without the store. Raises ``Unavailable``."""
+        self._obey(self.lookup.changes(self._cache.applied))
+        return False
+
+    async def acheck(self) -> bool:
+        """``check``, for an event loop."""
+        self._obey(await self.lookup.achanges(self._cache.applied))
+        return False
+
+    def _obey(self, changes: list[tuple[int, str, str]]) -> None:
+        if changes:
+            self._cache.apply(changes)
+
+    def after_fork(self) -> None:
+        """Connections are opened anew in a child."""
+        self.lookup.after_fork()
+
+    def begin(self) -> None:
+        """Start from the newest change: nothing older can be in an empty cache."""
+        self._cache.applied = self.lookup.newest()

@@ -30,7 +30,7 @@ from keywright.desk.trail import Trail
 from keywright.desk.usage import Usage
 from keywright.engine import Engine, Given
 from keywright.errors import CannotStart, Invalid, SchemaTrouble, SecretTrouble, Unavailable
-from keywright.freshness import Freshness, Policy
+from keywright.freshness import Freshness, FreshnessByAsking, Policy
 from keywright.keyring import Keyring
 from keywright.meter import Meter
 from keywright.model import Ask, Verdict
@@ -39,6 +39,7 @@ from keywright.store import backup, canaries, keys, migrate
 from keywright.store.db import Database, WriterLock
 from keywright.store.lookup import Lookup
 from keywright.store.schema import HEADS
+from keywright.store.sqlite_lookup import SqliteLookup
 from keywright.times import rfc3339
 
 Clock = Callable[[], int]
@@ -86,11 +87,19 @@ class Installation:
         self.database = database
         self.keyring = keyring
         self.clock = clock
-        self.lookup = Lookup(database)
         self.cache = Cache(cache_size)
-        self.freshness = Freshness(
-            database, self.lookup, self.cache, on_store_loss=on_store_loss, max_stale=max_stale
-        )
+        self.lookup: Lookup
+        self.freshness: Freshness | FreshnessByAsking
+        if database.is_sqlite:
+            self.lookup = near = SqliteLookup(database)
+            self.freshness = Freshness(
+                database, near, self.cache, on_store_loss=on_store_loss, max_stale=max_stale
+            )
+        else:
+            from keywright.store.postgres_lookup import PostgresLookup  # noqa: PLC0415  # an extra
+
+            self.lookup = far = PostgresLookup(database)
+            self.freshness = FreshnessByAsking(far, self.cache)
         self.meter = Meter(database)
         self.engine = Engine(database, keyring, self.lookup, self.cache, self.freshness, self.meter)
         self.keys = Keys(database, keyring, clock)
@@ -176,12 +185,15 @@ def open_installation(
     *,
     secret: str | None = None,
     clock: Clock = wall_clock,
-    may_migrate: bool = True,
+    may_migrate: bool = False,
     cache_size: int = 100_000,
     on_store_loss: Policy = "serve",
     max_stale: int = 60,
 ) -> Installation:
     """Open a database, bringing a SQLite one up to date, or making it where there is none.
+
+    A PostgreSQL one is brought up to date only with ``may_migrate``, which the program that serves says: many that only
+    use it must not each change it.
 
     ``secret`` is the installation's secret as text; without it, it is read from the file beside a SQLite database, where
     it is made together with a new one. Raises ``CannotStart`` with one line that says what to do.
@@ -195,8 +207,7 @@ def open_installation(
             database, keyring, clock, cache_size=cache_size, on_store_loss=on_store_loss, max_stale=max_stale
         )
         opened.keyspaces.prepare()
-        if database.is_sqlite:
-            opened.freshness.begin()
+        opened.freshness.begin()
     except Unavailable as trouble:
         database.close()
         raise CannotStart(f"{_shown(url)} cannot be opened: {trouble}") from trouble
@@ -293,7 +304,10 @@ def _bring_up_to_date(database: Database, *, may_migrate: bool) -> None:
     migrate.check(database)
     behind = [which for which, version in migrate.versions(database).items() if version != HEADS[which]]
     if behind:
-        raise SchemaTrouble("the database's schema is older than this version: run `keywright migrate`")
+        raise SchemaTrouble(
+            "the database's schema is older than this version, or is not there yet: `keywright migrate` or "
+            "`keywright serve` brings it up to date"
+        )
 
 
 def _prove(database: Database, keyring: Keyring, now: int) -> None:

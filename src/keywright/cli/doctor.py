@@ -137,7 +137,7 @@ def _database(found: "Settings") -> Iterator[Finding]:
         )
         return
     yield Finding("schema", "ok", f"at {HEADS['keys']}, which is this version's")
-    with open_installation(found.database, secret=found.secret or None, may_migrate=False) as installation:
+    with open_installation(found.database, secret=found.secret or None) as installation:
         yield from _installation(installation)
 
 

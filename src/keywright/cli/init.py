@@ -31,7 +31,7 @@ def command(
         else "default"
     )
     username = account or (click.prompt("First account", default="default", err=True) if asks else "default")
-    with opened(database, config) as installation:
+    with opened(database, config, may_migrate=True) as installation:
         outcome = installation.keyspaces.apply(profiles.source(profile), actor=actor())
         try:
             installation.accounts.get(username)

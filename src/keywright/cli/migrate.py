@@ -35,7 +35,7 @@ def command(database: str | None, config: Path | None, *, check: bool, as_json: 
     if not check:
         if store.is_sqlite and not store.path.parent.is_dir():
             raise CannotStart(f"the directory {store.path.parent} does not exist")
-        open_installation(found.database, secret=found.secret or None).close()
+        open_installation(found.database, secret=found.secret or None, may_migrate=True).close()
     if as_json:
         print_json(
             {

@@ -83,12 +83,19 @@ def settings(database: str | None = None, config: Path | None = None, **flags: A
 
 
 @contextmanager
-def opened(database: str | None, config: Path | None) -> Iterator["Installation"]:
-    """Open the installation that flags, environment and file name. Raises ``CannotStart``."""
+def opened(
+    database: str | None, config: Path | None, *, may_migrate: bool = False
+) -> Iterator["Installation"]:
+    """Open the installation that flags, environment and file name. Raises ``CannotStart``.
+
+    A PostgreSQL database is brought up to date only with ``may_migrate``, which few commands say.
+    """
     from keywright.installation import open_installation
 
     found = settings(database, config)
-    with open_installation(found.database, secret=found.secret or None) as installation:
+    with open_installation(
+        found.database, secret=found.secret or None, may_migrate=may_migrate
+    ) as installation:
         yield installation
 
 

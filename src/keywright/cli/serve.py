@@ -81,6 +81,7 @@ def _open(found: "Settings") -> "Installation":
     return open_installation(
         found.database,
         secret=found.secret or None,
+        may_migrate=True,
         cache_size=found.cache_size,
         on_store_loss="serve" if found.on_store_loss == "serve" else "refuse",
         max_stale=found.max_stale,

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from keywright.cache import Compiled, Entry
-from keywright.engine import Engine
+from keywright.engine import AtHand, Engine
 from keywright.model import Ask, GateRule, KeyRecord
 
 PREFIX: Final = b"/authz/forward/"
@@ -56,15 +56,15 @@ def _is_doubled(headers: list[tuple[bytes, bytes]]) -> bool:
     return any(sum(name == wanted for name, _ in headers) > 1 for wanted in FORWARD)
 
 
-def find(engine: Engine, name: str, *, stale: bool) -> Gate | None:
+def find(engine: Engine, name: str, *, stale: bool, at_hand: AtHand | None = None) -> Gate | None:
     """Find a gate: ``{keyspace}.{environment}`` always exists, other names are in the keyspaces' definitions."""
     keyspace, dot, environment = name.partition(".")
     if dot:
-        compiled = engine.known(keyspace, stale=stale)
+        compiled = engine.known(keyspace, stale=stale, at_hand=at_hand)
         if compiled is None or environment not in compiled.keyspace.environments:
             return None
         return Gate(compiled, environment, None)
-    compiled = engine.with_gate(name, stale=stale) if _NAME.match(name) else None
+    compiled = engine.with_gate(name, stale=stale, at_hand=at_hand) if _NAME.match(name) else None
     if compiled is None:
         return None
     gate = compiled.keyspace.gates[name]

@@ -6,6 +6,7 @@ application behind it, once its caller is known: under ``/v1/`` nothing is answe
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -220,8 +221,13 @@ class Hot:
 
     async def _forward(self, scope: Scope, _receive: Receive, send: Send) -> None:
         now, request_id = self._clock(), scope["keywright.request_id"]
-        stale = self._engine.fresh(now)
-        gate = self._gate(scope["raw_path"], stale=stale)
+        if self._engine.far:
+            stale, gate = await self._engine.ahead(
+                now, partial(forward_auth.find, self._engine, _gate_name(scope))
+            )
+        else:
+            stale = self._engine.fresh(now)
+            gate = self._gate(scope, stale=stale)
         if gate is None:
             await respond_problem(scope, send, "not_found", "There is no gate of this name.")
             return
@@ -233,7 +239,10 @@ class Hot:
         if ask is None:
             await self._turn_away(scope, send, "ambiguous_path", gate)
             return
-        verdict = self._engine.decide(ask, scope["headers"], now, asked.target, request_id, stale)
+        if self._engine.far:
+            verdict = await self._engine.adecide(ask, scope["headers"], now, asked.target, request_id, stale)
+        else:
+            verdict = self._engine.decide(ask, scope["headers"], now, asked.target, request_id, stale)
         if verdict.code == "ok" and verdict.key is not None and verdict.key.limits:
             verdict = await self._engine.acharge(ask, verdict, now)
         self._engine.count(ask, verdict, now)
@@ -246,14 +255,13 @@ class Hot:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
-    def _gate(self, path: bytes, *, stale: bool) -> forward_auth.Gate | None:
+    def _gate(self, scope: Scope, *, stale: bool) -> forward_auth.Gate | None:
         """The gate of a path: remembered for as long as its keyspace is."""
-        gate = self._gates.get(path)
+        gate = self._gates.get(scope["raw_path"])
         if gate is None or not self._engine.is_current(gate.compiled):
-            name = path[len(forward_auth.PREFIX) :].decode("latin-1")
-            gate = forward_auth.find(self._engine, name, stale=stale)
+            gate = forward_auth.find(self._engine, _gate_name(scope), stale=stale)
             if gate is not None:
-                self._gates[path] = gate
+                self._gates[scope["raw_path"]] = gate
         return gate
 
     async def _turn_away(self, scope: Scope, send: Send, code: str, gate: forward_auth.Gate) -> None:
@@ -288,7 +296,7 @@ class Hot:
 
     async def _ready(self, scope: Scope, _receive: Receive, send: Send) -> None:
         try:
-            stale = self._installation.freshness.check(self._clock())
+            stale = await self._engine.afresh(self._clock())
             serves = not stale or len(self._installation.cache) > 0
         except Unavailable:  # nor may what is known by heart be served
             stale, serves = True, False
@@ -325,6 +333,11 @@ class Hot:
             return False
         said = [value for name, value in scope["headers"] if name == b"x-forwarded-proto"]
         return said == [b"https"]
+
+
+def _gate_name(scope: Scope) -> str:
+    name: bytes = scope["raw_path"][len(forward_auth.PREFIX) :]
+    return name.decode("latin-1")
 
 
 def said(engine: Engine, verdict: Verdict) -> dict[str, Any]:

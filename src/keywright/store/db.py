@@ -1,9 +1,15 @@
 """Connections, transactions and the writers' lock; driver errors become ours here and nowhere else.
 
+Whatever the database, writers of keys queue: a verb that has read something in its transaction can rest on it, and the
+numbers of changes are given in the order in which they become visible, so that nobody who reads them misses one.
+
 On SQLite an installation is three files beside each other, ``k.db``, ``k.spend.db`` and ``k.usage.db``, in WAL mode.
 Every writer of any of them, in any process, first takes the advisory lock on ``k.lock``. That makes writers queue instead
 of spinning on ``SQLITE_BUSY``, and because checkpoints run under it too (automatic ones are off), it keeps away the
 WAL-reset fault of SQLite before 3.51.3, in which a checkpoint that races a writer could lose a page.
+
+On PostgreSQL it is one database. Writers of keys queue on an advisory lock that ends with their transaction; those of
+counts and of spent figures do not, and take the locks of their own rows in a fixed order.
 """
 
 import fcntl
@@ -12,8 +18,9 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url
@@ -26,6 +33,13 @@ from keywright.store.counter import ChangeCounter
 CHECKPOINT_AT: Final = 4 * 1024 * 1024
 BUSY_TIMEOUT: Final = 5_000  # milliseconds
 SQLITE_VERSION: Final = sqlite3.sqlite_version_info
+
+#: PostgreSQL's advisory lock that writers of keys, and migrations, queue on: ``kywr``, and which.
+_WRITERS: Final = "SELECT pg_advisory_xact_lock(1803122546, 1)"
+#: How long a statement may take on PostgreSQL, or wait for a lock, in seconds. Somebody waits for what is spent.
+_PATIENCE: Final = {"keys": 30.0, "spend": 1.0, "usage": 30.0}
+_POOLED: Final = {"keys": (5, 15), "spend": (1, 2), "usage": (1, 4)}
+_PATIENCE_FOR_POOL: Final = 5.0  # seconds
 
 _INHERITED: Final[list[object]] = []
 
@@ -107,7 +121,12 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        parsed = make_url(url)
+        try:
+            parsed = make_url(url)
+        except (exc.ArgumentError, ValueError):
+            raise CannotStart(
+                "a database is sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+            ) from None
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self._engines: dict[str, Engine] = {}
         self._pid = os.getpid()
@@ -121,7 +140,8 @@ class Database:
             self.path = Path(parsed.database).absolute()
             self._lock = WriterLock(self.path.with_name(f"{self._stem}.lock"))
         elif parsed.get_backend_name() == "postgresql":
-            self._postgres = parsed.set(drivername="postgresql+psycopg")
+            #: For psycopg, which understands all that libpq does.
+            self.conninfo = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
         else:
             raise CannotStart("a database is sqlite:///FILE or postgresql://…")
 
@@ -164,6 +184,8 @@ class Database:
         with translated(), self._engine(which).connect() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN")  # what closes the connection ends it
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield connection
 
     @contextmanager
@@ -171,6 +193,8 @@ class Database:
         """A transaction. It commits when the block ends, and is as if it never was when the block raises."""
         if not self.is_sqlite:
             with translated(), self._engine(which).begin() as connection:
+                if which == "keys":
+                    connection.exec_driver_sql(_WRITERS)
                 yield connection
             return
         with translated(), self._lock.held(), self._engine(which).connect() as connection:
@@ -186,6 +210,24 @@ class Database:
                 raise
             self._commit(which, connection)
             self._checkpoint(which, connection)
+
+    @contextmanager
+    def migrating(self, which: str) -> Iterator[Connection]:
+        """A transaction to change a schema in: one at a time, and it may take as long as it takes."""
+        if self.is_sqlite:
+            with self.write(which) as connection:
+                yield connection
+            return
+        with translated(), self._engine("keys").begin() as connection:
+            bounded: Any = connection.connection.driver_connection
+            patience, bounded.patience = bounded.patience, None
+            try:
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+                connection.exec_driver_sql(_WRITERS)
+                yield connection
+            finally:
+                bounded.patience = patience
 
     def _commit(self, which: str, connection: Connection) -> None:
         if which != "keys":
@@ -269,9 +311,7 @@ class Database:
 
     def _open(self, which: str) -> Engine:
         if not self.is_sqlite:
-            return self._engines.get("keys") or create_engine(
-                self._postgres, poolclass=QueuePool, pool_pre_ping=True
-            )
+            return self._open_postgres(which)
         uri = self._uri(
             which, "rw"
         )  # a file that has gone is not made anew: beside its log that would destroy both
@@ -298,6 +338,26 @@ class Database:
 
         return engine
 
+    def _open_postgres(self, which: str) -> Engine:
+        try:
+            from keywright.store import postgres  # noqa: PLC0415  # an extra
+        except ImportError:
+            raise CannotStart("PostgreSQL needs psycopg: pip install 'keywright[postgres]'") from None
+        wrong = postgres.what_is_wrong(self.conninfo)
+        if wrong:
+            raise CannotStart(f"the address of the database cannot be read: {wrong}")
+        size, more = _POOLED[which]
+        return create_engine(
+            "postgresql+psycopg://",
+            creator=partial(postgres.for_transactions, self.conninfo, _PATIENCE[which]),
+            poolclass=QueuePool,
+            pool_size=size,
+            max_overflow=more,
+            pool_timeout=_PATIENCE_FOR_POOL,
+            pool_pre_ping=True,
+            use_native_hstore=False,
+        )
+
 
 @contextmanager
 def translated() -> Iterator[None]:
@@ -307,5 +367,5 @@ def translated() -> Iterator[None]:
     except (exc.IntegrityError, exc.DataError, exc.ProgrammingError):
         raise
     except (exc.DBAPIError, exc.TimeoutError, sqlite3.OperationalError) as trouble:
-        said = getattr(trouble, "orig", None) or trouble
-        raise Unavailable(f"the store does not answer: {said}") from trouble
+        said = " ".join(str(getattr(trouble, "orig", None) or trouble).split())
+        raise Unavailable(f"the store does not answer: {said[:300]}") from trouble

@@ -1,13 +1,11 @@
-"""The hot look-ups on SQLite: one read-only autocommit connection a thread, used inline.
+"""The hot look-ups: what a verification reads of the store, whichever the store is.
 
-A look-up takes about 5 µs; handing it to another thread would cost five times that (``ux.md`` 5.3).
+Two answer: ``sqlite_lookup`` inline, ``postgres_lookup`` across a network and so in both colours. What they share is
+here: the statements' columns, and how rows become a record.
 """
 
-import sqlite3
-import threading
 from ipaddress import ip_network
-from typing import Any, Final, get_args
-from weakref import WeakSet
+from typing import Any, Final, Protocol, get_args
 
 import msgspec
 
@@ -24,13 +22,8 @@ from keywright.model import (
     Limit,
     SecretRecord,
 )
-from keywright.store.db import Database, Reader
 from keywright.store.keyspaces import read as read_keyspace
 
-#: How long a look-up waits for a database that somebody has locked whole, in seconds.
-PATIENCE: Final = 0.25
-
-_VERSION: Final = "PRAGMA data_version"
 #: One statement, so that the key, its account, its secrets and the newest change are of one snapshot.
 FIND: Final = """
 SELECT k.keyspace, k.environment, k.account_id, a.username, a.state, k.name, k.access, k.scopes, k.state, k.expires_at,
@@ -48,6 +41,8 @@ KEYSPACE: Final = (
 )
 KEYSPACES: Final = "SELECT name, definition FROM keyspaces ORDER BY name"
 
+Found = tuple[Keyspace, int]  # and the newest change that the read had seen
+
 _scopes = msgspec.json.Decoder(frozenset[str]).decode
 _limits = msgspec.json.Decoder(tuple[Limit, ...]).decode
 _texts = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -58,99 +53,77 @@ _ACCOUNT_STATES: Final = frozenset(get_args(AccountState))
 _NO_SCOPES: Final[frozenset[str]] = frozenset()
 
 
-class Lookup:
+class Lookup(Protocol):
     """Reads what a verification needs. Every method may raise ``Unavailable``."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._local = threading.local()
-        self._opened: WeakSet[Reader] = WeakSet()  # a thread's connection ends with the thread
-        self.statements = 0  # asked so far, besides the version checks; for those who count
-
-    def moved(self) -> int | None:
-        """A data version that this thread has not acknowledged yet, or ``None`` where nobody has committed since."""
-        local = self._local
-        try:
-            version: int = local.execute(_VERSION).fetchone()[0]
-        except AttributeError:
-            self._connection()
-            return self.moved()
-        except sqlite3.Error as trouble:
-            raise Unavailable(f"the store does not answer: {trouble}") from trouble
-        return None if version == local.version else version
-
-    def acknowledge(self, version: int) -> None:
-        """Say that everything up to a data version has been acted upon, on this thread."""
-        self._local.version = version
+    statements: int  # asked so far, besides the version checks; for those who count
 
     def changes(self, after: int) -> list[tuple[int, str, str]]:
         """``(seq, kind, ref)`` of every change after one."""
-        return self._all(CHANGES, after)
 
     def newest(self) -> int:
         """The newest change's number; 0 where there is none."""
-        return int(self._all(NEWEST)[0][0])
 
     def find(self, key_id: bytes) -> KeyRecord | None:
         """Read a key by its id. A row that cannot be read makes that key ``Unavailable``, and only that one."""
-        rows = self._all(FIND, key_id.decode("ascii"))
-        if not rows:
-            return None
-        try:
-            return _record(key_id.decode("ascii"), rows)
-        except (msgspec.DecodeError, CallerError, TypeError, ValueError) as damaged:
-            raise Unavailable(f"the row of a key cannot be read: {damaged}") from damaged
 
-    def keyspace(self, name: str) -> tuple[Keyspace, int] | None:
-        """Read a keyspace's definition, and the newest change that the read had seen."""
-        rows = self._all(KEYSPACE, name)
-        return None if not rows else (read_keyspace(rows[0][0]), rows[0][1])
+    def keyspace(self, name: str) -> Found | None:
+        """Read a keyspace's definition."""
 
     def keyspace_with_gate(self, gate: str) -> str | None:
         """The name of the keyspace that defines a gate."""
-        for name, definition in self._all(KEYSPACES):
-            if gate in read_keyspace(definition).gates:
-                return str(name)
-        return None
 
     def close(self) -> None:
-        """Close every thread's connection."""
-        for reader in list(self._opened):
-            reader.close()
-        self._opened.clear()
-        self._local = threading.local()
+        """Close every connection."""
 
     def before_fork(self) -> None:
-        """Close this thread's connection: no child may inherit one."""
-        reader = getattr(self._local, "reader", None)
-        if reader is not None:
-            reader.close()
-            del self._local.reader, self._local.connection, self._local.execute
+        """Close what no child may inherit."""
 
-    def _all(self, statement: str, *parameters: Any) -> list[Any]:
-        self.statements += 1
-        try:
-            return self._connection().execute(statement, parameters).fetchall()
-        except sqlite3.Error as trouble:
-            raise Unavailable(f"the store does not answer: {trouble}") from trouble
 
-    def _connection(self) -> sqlite3.Connection:
-        local = self._local
-        try:
-            connection: sqlite3.Connection = local.connection
-        except AttributeError:
-            pass
-        else:
-            return connection
-        try:
-            local.reader = self._database.reader("keys", PATIENCE)
-        except sqlite3.Error as trouble:
-            raise Unavailable(f"the store does not answer: {trouble}") from trouble
-        local.version = None  # a connection counts from its own beginning
-        local.connection = connection = local.reader.connection
-        local.execute = connection.execute
-        self._opened.add(local.reader)
-        return connection
+class FarLookup(Lookup, Protocol):
+    """A look-up whose answers come across a network: an event loop awaits them.
+
+    ``seen`` is the newest change that the caller has acted upon. An answer that was asked for by somebody who had seen
+    the same may be shared: between the two nothing has changed.
+    """
+
+    async def achanges(self, after: int) -> list[tuple[int, str, str]]:
+        """``changes``, for an event loop."""
+
+    async def afind(self, key_id: bytes, seen: int) -> KeyRecord | None:
+        """``find``, for an event loop."""
+
+    async def akeyspace(self, name: str, seen: int) -> Found | None:
+        """``keyspace``, for an event loop."""
+
+    async def akeyspace_with_gate(self, gate: str, seen: int) -> str | None:
+        """``keyspace_with_gate``, for an event loop."""
+
+    def after_fork(self) -> None:
+        """Begin anew in a child."""
+
+
+def record_of(key_id: bytes, rows: list[Any]) -> KeyRecord | None:
+    """What the rows of ``FIND`` say; ``None`` where there are none. Raises ``Unavailable`` for damaged ones."""
+    if not rows:
+        return None
+    try:
+        return _record(key_id.decode("ascii"), rows)
+    except (msgspec.DecodeError, CallerError, TypeError, ValueError) as damaged:
+        raise Unavailable(f"the row of a key cannot be read: {damaged}") from damaged
+
+
+def keyspace_of(rows: list[Any]) -> Found | None:
+    """What the row of ``KEYSPACE`` says."""
+    return None if not rows else (read_keyspace(rows[0][0]), rows[0][1])
+
+
+def defining(gate: str, rows: list[Any]) -> str | None:
+    """Which of ``KEYSPACES`` defines a gate."""
+    for name, definition in rows:
+        if gate in read_keyspace(definition).gates:
+            return str(name)
+    return None
 
 
 def _record(key_id: str, rows: list[Any]) -> KeyRecord:

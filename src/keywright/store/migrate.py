@@ -1,15 +1,10 @@
 """Bringing a database to this version's schema. Alembic is imported only where there is something to do."""
 
-from typing import Final
-
 from sqlalchemy import Connection, exc, inspect, text
 
 from keywright.errors import SchemaTrouble, Unavailable
 from keywright.store.db import Database
 from keywright.store.schema import FILES, HEADS
-
-#: Any fixed number: the PostgreSQL advisory lock that two migrations queue on.
-_LOCK: Final = 0x6B657977
 
 
 def versions(database: Database) -> dict[str, str | None]:
@@ -49,9 +44,7 @@ def migrate(database: Database) -> bool:
     behind = [which for which, version in versions(database).items() if version != HEADS[which]]
     for which in behind:
         database.create(which)
-        with database.write(which) as connection:
-            if not database.is_sqlite:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        with database.migrating(which) as connection:
             if _version(connection, which) != HEADS[which]:
                 _upgrade(connection, which)
     return bool(behind)

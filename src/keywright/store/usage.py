@@ -62,11 +62,18 @@ def add(
     if tx.execute(_BATCH, {"worker": worker, "batch": batch, "at": now}).first() is None:
         return False
     for statement, rows in ((_ADD, counts), (_SEEN, seen)):
-        values = [row._asdict() for row in rows]
+        values = [row._asdict() for row in sorted(rows, key=_place)]
         if values:
             tx.execute(statement, values)
     refusals.add(tx, refused)
     return True
+
+
+def _place(row: Count | Seen) -> tuple[str | int, ...]:
+    """One order for all workers, so that none waits for another in a ring."""
+    if isinstance(row, Seen):
+        return row.key_id, row.n
+    return row.key_id, row.keyspace, row.environment, row.minute, row.code, row.resource
 
 
 def last(connection: Connection, key_ids: Iterable[str]) -> dict[tuple[str, int], int]:

@@ -4,12 +4,13 @@
 ending. A keyspace that has letters speaks Partna's language for it, any other ours.
 """
 
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from keywright import shown
 from keywright.answers import Answers, say_headers
 from keywright.cache import Compiled
-from keywright.engine import Engine
+from keywright.engine import AtHand, Engine
 from keywright.installation import Installation
 from keywright.model import MANAGEMENT, Actor, Ask, KeyRecord, Keyspace, Verdict
 from keywright.policy import granted
@@ -38,8 +39,7 @@ async def answer(
     opened: Installation, base_url: str, scope: Scope, receive: Receive, send: Send, ip: str | None
 ) -> None:
     """Answer a request under the prefix."""
-    stale = opened.engine.fresh(opened.clock())
-    where = _find(opened.engine, scope["raw_path"], stale=stale)
+    stale, where = await opened.engine.ahead(opened.clock(), partial(_find, opened.engine, scope["raw_path"]))
     if where is None:
         await _nothing(scope, send)
         return
@@ -79,12 +79,9 @@ async def answer_anywhere(opened: Installation, scope: Scope, send: Send, ip: st
     if isinstance(presented, Unproven):
         verdict = Verdict(presented.code, presented.reason, "", now, request_id)
     else:
-        stale = engine.fresh(now)
+        stale, place = await engine.ahead(now, partial(engine.place_of, presented, now))
         # One that is nobody's is verified too, in our own keyspace, and refused like any other.
-        keyspace, environment = engine.place_of(presented, now, stale=stale) or (
-            MANAGEMENT,
-            "production",
-        )
+        keyspace, environment = place or (MANAGEMENT, "production")
         ask = Ask(keyspace, environment, method="GET", ip=ip, authenticate_only=True, metered=False)
         verdict = await engine.averify(ask, presented, now, request_id=request_id, stale=stale)
     if verdict.code != "ok" or verdict.key is None:
@@ -120,10 +117,10 @@ async def _verified(
     )
 
 
-def _find(engine: Engine, path: bytes, *, stale: bool) -> Where | None:
+def _find(engine: Engine, path: bytes, *, stale: bool, at_hand: AtHand | None = None) -> Where | None:
     place, _, verb = path[len(PREFIX) :].decode("latin-1").partition("/")
     name, _, environment = place.partition(".")
-    compiled = engine.known(name, stale=stale)
+    compiled = engine.known(name, stale=stale, at_hand=at_hand)
     if compiled is None or (environment and environment not in compiled.keyspace.environments):
         return None
     return Where(compiled, environment or compiled.only_environment, verb)

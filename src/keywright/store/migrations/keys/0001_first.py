@@ -8,7 +8,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-BYTES, TEXT, WHOLE, SMALL = sa.LargeBinary(), sa.Text(), sa.BigInteger(), sa.Integer()
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+BYTES, WHOLE, SMALL = sa.LargeBinary(), sa.BigInteger(), sa.Integer()
 
 
 def upgrade() -> None:
@@ -96,7 +97,10 @@ def _keys() -> None:
     op.create_index("keys_by_time", "keys", ["created_at", "id"])
     op.create_index("keys_by_names", "keys", ["name", "id"])
     op.create_index("keys_by_name", "keys", ["account_id", "name", "id"])
-    op.create_index("keys_by_search", "keys", ["account_id", "keyspace", "created_at", "id", "search"])
+    if op.get_bind().dialect.name == "sqlite":
+        op.create_index("keys_by_search", "keys", ["account_id", "keyspace", "created_at", "id", "search"])
+    else:
+        op.create_index("keys_by_keyspace", "keys", ["account_id", "keyspace", "created_at", "id"])
     op.create_index("keys_by_parent", "keys", ["parent"])
     op.create_table(
         "secrets",

