@@ -30,7 +30,7 @@ from keywright.freshness import Freshness, FreshnessByAsking
 from keywright.keyring import Keyring
 from keywright.meter import Meter
 from keywright.model import MANAGEMENT, Actor, Ask, KeyRecord, SecretRecord, Verdict
-from keywright.schemes import Headers, Presented, Unproven
+from keywright.schemes import Presented, Unproven
 from keywright.store import audit, changes, keys
 from keywright.store.db import Database
 from keywright.store.lookup import Found, Lookup
@@ -525,4 +525,4 @@ def unavailable(ask: Ask, now: int, request_id: str, reason: str) -> Verdict:
     return Verdict("unavailable", reason, ask.keyspace, now, request_id, retry_after=RETRY_WHEN_UNAVAILABLE)
 
 
-__all__ = ["Engine", "Given", "Headers", "environment_of", "unavailable"]
+__all__ = ["Engine", "Given", "environment_of", "unavailable"]

@@ -4,7 +4,7 @@ import json
 from base64 import b64encode
 from typing import NamedTuple
 
-from keywright.model import Credential, Keyspace
+from keywright.model import MANAGEMENT, Credential, Key, Keyspace
 
 
 class Presentation(NamedTuple):
@@ -15,6 +15,13 @@ class Presentation(NamedTuple):
     curl: str
     python: str
     node: str
+
+
+def example_url(keyspace: Keyspace, key: Key, base_url: str) -> str:
+    """Where an example sends its request: the host's own address, or else where this server answers who the key is."""
+    if key.keyspace == MANAGEMENT:
+        return f"{base_url}/v1/keys"
+    return keyspace.url or f"{base_url}/k/{key.keyspace}.{key.environment}/whoami"
 
 
 def presentations(keyspace: Keyspace, credential: Credential, account: str, url: str) -> list[Presentation]:

@@ -406,13 +406,12 @@ def show_issued(
 ) -> None:
     """Print a credential that is shown once, the way that was asked for."""
     from keywright import shown
+    from keywright.presentations import example_url
 
     if file is not None:
         file.write(_variables(issued))
     keyspace = installation.keys.keyspace_of(issued.key)
-    base = settings(given["database"], given["config"]).base_url
-    whoami = f"{base}/k/{issued.key.keyspace}.{issued.key.environment}/whoami"
-    url = f"{base}/v1/keys" if issued.key.type == "m" else keyspace.url or whoami
+    url = example_url(keyspace, issued.key, settings(given["database"], given["config"]).base_url)
     if given["as_json"]:
         print_json(shown.issued(issued, keyspace, url, installation.clock()))
     elif given["quiet"]:

@@ -76,13 +76,3 @@ def _upgrade(connection: Connection, which: str) -> None:
 
 def _where(database: Database, which: str) -> str:
     return str(database.file(which)) if database.is_sqlite else "the database"
-
-
-def ping(database: Database) -> bool:
-    """Whether the store answers."""
-    try:
-        with database.read() as connection:
-            connection.execute(text("SELECT 1"))
-    except Unavailable:
-        return False
-    return True

@@ -9,7 +9,8 @@ from keywright import shown
 from keywright.desk.keys import is_secret
 from keywright.desk.once import Replay
 from keywright.installation import Installation
-from keywright.model import Issued
+from keywright.model import Changed, Issued
+from keywright.presentations import example_url
 from keywright.server.api.caller import Configured, Opened, Repeatable, needs
 from keywright.server.hot import Caller
 from keywright.settings import Settings
@@ -100,10 +101,10 @@ def create(
     try:
         issued = opened.keys.create(**_given(body), actor=caller.actor, reach=caller.reach, once=once)
     except Replay as earlier:
-        _uncached(response)
+        uncached(response)
         response.headers["Idempotency-Replayed"] = "true"
         return shown.reissued(opened.keys.made(earlier.made, reach=caller.reach), opened.clock())
-    return _issued(issued, opened, settings, response)
+    return issued_answer(issued, opened, settings, response)
 
 
 @router.get("")
@@ -138,7 +139,7 @@ def list_keys(
         limit=limit,
         reach=caller.reach,
     )
-    _uncached(response)
+    uncached(response)
     now = opened.clock()
     found: dict[str, Any] = {
         "items": [shown.key(key, now) for key in page.items],
@@ -150,23 +151,23 @@ def list_keys(
 @router.get("/{key_id}")
 def get(key_id: str, caller: Reads, opened: Opened, response: Response) -> dict[str, Any]:
     """Read one."""
-    _uncached(response)
+    uncached(response)
     return shown.key(opened.keys.get(key_id, reach=caller.reach), opened.clock())
 
 
 @router.patch("/{key_id}")
 def edit(key_id: str, body: EditedKey, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
     """Change what is mentioned. The next verification obeys it."""
-    _uncached(response)
     changed = opened.keys.edit(key_id, **_given(body), actor=caller.actor, reach=caller.reach)
-    return shown.changed(changed, opened.clock())
+    return changed_answer(changed, opened, response)
 
 
 @router.delete("/{key_id}")
 def delete(key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
     """Remove a key for good."""
-    _uncached(response)
-    return shown.changed(opened.keys.delete(key_id, actor=caller.actor, reach=caller.reach), opened.clock())
+    return changed_answer(
+        opened.keys.delete(key_id, actor=caller.actor, reach=caller.reach), opened, response
+    )
 
 
 @router.post("/{key_id}/rotate")
@@ -188,21 +189,23 @@ def rotate(
         actor=caller.actor,
         reach=caller.reach,
     )
-    return _issued(issued, opened, settings, response)
+    return issued_answer(issued, opened, settings, response)
 
 
 @router.post("/{key_id}/rotate/finish")
 def finish(key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
     """End the old secret of a rotation now."""
-    _uncached(response)
-    return shown.changed(opened.keys.finish(key_id, actor=caller.actor, reach=caller.reach), opened.clock())
+    return changed_answer(
+        opened.keys.finish(key_id, actor=caller.actor, reach=caller.reach), opened, response
+    )
 
 
 @router.post("/{key_id}/rotate/cancel")
 def cancel(key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
     """End the new secret of a rotation now."""
-    _uncached(response)
-    return shown.changed(opened.keys.cancel(key_id, actor=caller.actor, reach=caller.reach), opened.clock())
+    return changed_answer(
+        opened.keys.cancel(key_id, actor=caller.actor, reach=caller.reach), opened, response
+    )
 
 
 @router.post("/{key_id}/invalidate")
@@ -210,24 +213,25 @@ def invalidate(
     key_id: str, caller: Writes, opened: Opened, response: Response, body: Invalidation | None = None
 ) -> dict[str, Any]:
     """Stop a key for ever; it stays in the list."""
-    _uncached(response)
     reason = None if body is None else body.reason
     changed = opened.keys.invalidate(key_id, reason=reason, actor=caller.actor, reach=caller.reach)
-    return shown.changed(changed, opened.clock())
+    return changed_answer(changed, opened, response)
 
 
 @router.post("/{key_id}/disable")
 def disable(key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
     """Stop a key until it is enabled."""
-    _uncached(response)
-    return shown.changed(opened.keys.disable(key_id, actor=caller.actor, reach=caller.reach), opened.clock())
+    return changed_answer(
+        opened.keys.disable(key_id, actor=caller.actor, reach=caller.reach), opened, response
+    )
 
 
 @router.post("/{key_id}/enable")
 def enable(key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
     """Let a disabled key work again."""
-    _uncached(response)
-    return shown.changed(opened.keys.enable(key_id, actor=caller.actor, reach=caller.reach), opened.clock())
+    return changed_answer(
+        opened.keys.enable(key_id, actor=caller.actor, reach=caller.reach), opened, response
+    )
 
 
 def _given(body: NewKey | EditedKey) -> dict[str, Any]:
@@ -239,13 +243,23 @@ def _given(body: NewKey | EditedKey) -> dict[str, Any]:
     return given
 
 
-def _issued(issued: Issued, opened: Installation, settings: Settings, response: Response) -> dict[str, Any]:
-    _uncached(response)
+def issued_answer(
+    issued: Issued, opened: Installation, settings: Settings, response: Response
+) -> dict[str, Any]:
+    """A key with the credential that was made for it, as it is answered once."""
+    uncached(response)
     keyspace = opened.keys.keyspace_of(issued.key)
-    url = keyspace.url or f"{settings.base_url}/k/{issued.key.keyspace}.{issued.key.environment}/whoami"
+    url = example_url(keyspace, issued.key, settings.base_url)
     return shown.issued(issued, keyspace, url, opened.clock())
 
 
-def _uncached(response: Response) -> None:
+def changed_answer(changed: Changed, opened: Installation, response: Response) -> dict[str, Any]:
+    """A key after a change."""
+    uncached(response)
+    return shown.changed(changed, opened.clock())
+
+
+def uncached(response: Response) -> None:
+    """Let nobody keep an answer, or take it for anything but what it says it is."""
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"

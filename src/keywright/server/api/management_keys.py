@@ -5,12 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from keywright import shown
-from keywright.installation import Installation
-from keywright.model import Changed, Issued
 from keywright.server.api.caller import Configured, Opened, needs
-from keywright.server.api.keys import Body, Invalidation
+from keywright.server.api.keys import Body, Invalidation, changed_answer, issued_answer, uncached
 from keywright.server.hot import Caller
-from keywright.settings import Settings
 from keywright.times import parse_instant
 
 router = APIRouter(prefix="/v1/management-keys", tags=["management keys"])
@@ -47,7 +44,7 @@ def create(
     issued = opened.management_keys.create(
         **given, actor=caller.actor, reach=caller.reach, by=caller.verdict.key
     )
-    return _issued(issued, opened, settings, response)
+    return issued_answer(issued, opened, settings, response)
 
 
 @router.get("")
@@ -60,7 +57,7 @@ def list_management_keys(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> dict[str, Any]:
     """Those that are bound to what the caller is bound to, or to less."""
-    _uncached(response)
+    uncached(response)
     page = opened.management_keys.list(q=q, cursor=cursor, limit=limit, reach=caller.reach)
     now = opened.clock()
     return {"items": [shown.key(key, now) for key in page.items], "next_cursor": page.next_cursor}
@@ -69,7 +66,7 @@ def list_management_keys(
 @router.get("/{management_key_id}")
 def get(management_key_id: str, caller: Reads, opened: Opened, response: Response) -> dict[str, Any]:
     """Read one."""
-    _uncached(response)
+    uncached(response)
     return shown.key(opened.management_keys.get(management_key_id, reach=caller.reach), opened.clock())
 
 
@@ -92,7 +89,7 @@ def rotate(
         reach=caller.reach,
         by=caller.verdict.key,
     )
-    return _issued(issued, opened, settings, response)
+    return issued_answer(issued, opened, settings, response)
 
 
 @router.post("/{management_key_id}/invalidate")
@@ -108,14 +105,14 @@ def invalidate(
     changed = opened.management_keys.invalidate(
         management_key_id, reason=reason, actor=caller.actor, reach=caller.reach
     )
-    return _changed(changed, opened, response)
+    return changed_answer(changed, opened, response)
 
 
 @router.post("/{management_key_id}/disable")
 def disable(management_key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
     """Stop one until it is enabled."""
     changed = opened.management_keys.disable(management_key_id, actor=caller.actor, reach=caller.reach)
-    return _changed(changed, opened, response)
+    return changed_answer(changed, opened, response)
 
 
 @router.post("/{management_key_id}/enable")
@@ -124,27 +121,11 @@ def enable(management_key_id: str, caller: Writes, opened: Opened, response: Res
     changed = opened.management_keys.enable(
         management_key_id, actor=caller.actor, reach=caller.reach, by=caller.verdict.key
     )
-    return _changed(changed, opened, response)
+    return changed_answer(changed, opened, response)
 
 
 @router.delete("/{management_key_id}")
 def delete(management_key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
     """Remove one for good."""
     changed = opened.management_keys.delete(management_key_id, actor=caller.actor, reach=caller.reach)
-    return _changed(changed, opened, response)
-
-
-def _issued(issued: Issued, opened: Installation, settings: Settings, response: Response) -> dict[str, Any]:
-    _uncached(response)
-    keyspace = opened.keys.keyspace_of(issued.key)
-    return shown.issued(issued, keyspace, f"{settings.base_url}/v1/keys", opened.clock())
-
-
-def _changed(changed: Changed, opened: Installation, response: Response) -> dict[str, Any]:
-    _uncached(response)
-    return shown.changed(changed, opened.clock())
-
-
-def _uncached(response: Response) -> None:
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    return changed_answer(changed, opened, response)

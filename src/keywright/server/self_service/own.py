@@ -11,6 +11,7 @@ from keywright import shown
 from keywright.desk.keys import LONGEST_PAGE, UNSET
 from keywright.desk.once import Replay
 from keywright.model import Access, Issued
+from keywright.presentations import example_url
 from keywright.server.self_service.calls import REPLAYED, Call, Endpoint, Reply, public_id
 from keywright.times import parse_instant
 
@@ -129,8 +130,7 @@ def _id(call: Call) -> str:
 
 
 def _issued(call: Call, issued: Issued) -> dict[str, Any]:
-    key = issued.key
-    url = call.keyspace.url or f"{call.base_url}/k/{key.keyspace}.{key.environment}/whoami"
+    url = example_url(call.keyspace, issued.key, call.base_url)
     return shown.issued(issued, call.keyspace, url, call.now)
 
 
