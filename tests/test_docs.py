@@ -160,7 +160,14 @@ def test_every_key_of_a_profile_is_explained() -> None:
     definition = {field.name for field in msgspec.structs.fields(profiles._Definition)}
     nested = {
         field.name
-        for struct in (profiles._Access, profiles._Expiry, profiles._Fields, profiles.Scope, profiles.Letter)
+        for struct in (
+            profiles._Access,
+            profiles._Expiry,
+            profiles._Roles,
+            profiles._Fields,
+            profiles.Scope,
+            profiles.Letter,
+        )
         for field in msgspec.structs.fields(struct)
     }
     rule = {field.name for field in msgspec.structs.fields(profiles.GateRule)}

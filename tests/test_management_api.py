@@ -13,9 +13,11 @@ from conftest import bearer, make
 from keywright import Issued, Keywright
 from keywright.model import Binding
 from keywright.profiles import MANAGEMENT_SCOPES
+from keywright.roles import RIGHTS
 from keywright.server.api import build
 from keywright.server.api.description import FRONT
 from keywright.testing import Clock
+from people import member
 from surfaces import Door, Reply, configured, manager, server, token
 
 
@@ -26,11 +28,14 @@ def door(kw: Keywright) -> Iterator[Door]:
     managed = kw.keys.create_management(name="Managed", scopes=["management-keys:write"], binding=bound)
     with Door(server(kw)) as opened:
         MANAGED[id(opened)] = managed.key.id
+        MEMBERS[id(opened)] = member(kw, "analyst").id
         yield opened
 
 
 #: A management key for each server, that the routes on management keys are used on.
 MANAGED: dict[int, str] = {}
+#: And a member of globex.
+MEMBERS: dict[int, str] = {}
 
 
 @pytest.fixture
@@ -39,6 +44,7 @@ def caller(kw: Keywright) -> dict[str, str]:
     return manager(kw)
 
 
+ANALYST = tuple(sorted(RIGHTS["analyst"]))
 NEW_KEY = {"keyspace": "every", "account": "globex", "environment": "production", "name": "Made over HTTP"}
 #: What no field takes: other types, and for texts also hidden characters and excess.
 WRONG_TEXTS: list[Any] = [5, ["x"], {"x": 1}, "\x1b[31m", "x" * 5000]
@@ -53,6 +59,9 @@ class Route(NamedTuple):
     before: Callable[[Keywright, str], object] = lambda _kw, _id: None
     bad: tuple[dict[str, Any], ...] = ()  # bodies that are 422
     bad_queries: tuple[str, ...] = ()
+    query: str = ""
+    also: tuple[str, ...] = ()  # what the caller must hold besides, since it is given on
+    operator: bool = False  # only a person does it who runs the installation
     foreign: bool = True  # names a thing in its path or body that another account's key must not find
 
 
@@ -249,6 +258,47 @@ ROUTES: dict[str, Route] = {
     "POST /v1/management-keys/{management_key_id}/disable": Route("management-keys:write"),
     "POST /v1/management-keys/{management_key_id}/enable": Route("management-keys:write"),
     "DELETE /v1/management-keys/{management_key_id}": Route("management-keys:write"),
+    "POST /v1/people": Route(
+        "people:write",
+        {"email": "new@example.com", "account": "globex", "role": "analyst"},
+        201,
+        also=ANALYST,
+        bad=(
+            *(
+                {"email": wrong}
+                for wrong in (*WRONG_TEXTS, "", "ana", "ana@", "@example.com", "a b@example.com")
+            ),
+            *({"name": wrong} for wrong in WRONG_TEXTS),
+            {"role": "root"},
+            {"role": "Owner"},
+            {"role": ""},
+            {"role": None},
+            {"account": 5},
+            {"access": "read_only"},
+            {"access": "root"},
+            {"scopes": ["things:read"]},
+            {"scopes": [5]},
+            {"operator": "yes"},
+            {"state": "active"},
+        ),
+    ),
+    "GET /v1/people": Route(
+        "people:read",
+        foreign=False,
+        bad_queries=(*(q for q in _BAD_PAGES if q[:2] != "st"), "operators=maybe"),
+    ),
+    "GET /v1/people/{person_id}": Route("people:read"),
+    "PATCH /v1/people/{person_id}": Route(
+        "people:write",
+        {"account": "globex", "role": "analyst"},
+        also=ANALYST,
+        bad=({"role": "root"}, {"role": 5}, {"access": "restricted"}, {"scopes": ["x"]}, {"email": "a@b.c"}),
+    ),
+    "DELETE /v1/people/{person_id}": Route("people:write", also=ANALYST, query="account=globex"),
+    "POST /v1/people/{person_id}/disable": Route("people:write", operator=True),
+    "POST /v1/people/{person_id}/enable": Route("people:write", operator=True),
+    "POST /v1/people/{person_id}/dismiss": Route("people:write", operator=True, status=409),
+    "POST /v1/people/{person_id}/reset": Route("people:write", status=201, operator=True),
     "GET /v1/audit": Route(
         "audit:read",
         foreign=False,
@@ -261,6 +311,7 @@ ROUTES: dict[str, Route] = {
     ),
     "GET /v1/usage": Route(
         "usage:read",
+        query="keyspace=every",
         foreign=False,
         bad_queries=(
             "by=week",
@@ -274,7 +325,10 @@ ROUTES: dict[str, Route] = {
         ),
     ),
     "GET /v1/refusals": Route(
-        "usage:read", foreign=False, bad_queries=tuple(q for q in _BAD_PAGES if q[:2] not in ("q=", "st"))
+        "usage:read",
+        query="keyspace=every",
+        foreign=False,
+        bad_queries=tuple(q for q in _BAD_PAGES if q[:2] not in ("q=", "st")),
     ),
 }
 
@@ -287,6 +341,7 @@ def documented(kw: Keywright) -> dict[str, Any]:
         f"{method.upper()} {path}": operation
         for path, item in paths.items()
         for method, operation in item.items()
+        if not path.startswith("/v1/session")  # a person's own business: test_sessions
     }
 
 
@@ -297,6 +352,7 @@ def send(
     method, _, path = name.partition(" ")
     key_id = key if isinstance(key, str) else key.key.id
     path = filled(door, path, key_id)
+    query = query or ROUTES[name].query
     target = f"{path}?{query}" if query else path
     document = ROUTES[name].body if body is ... else body
     return (
@@ -308,7 +364,13 @@ def send(
 
 def filled(door: Door, path: str, key_id: str) -> str:
     """A route's path, with the things that it is used on."""
-    things = {"key_id": key_id, "username": "globex", "name": "every", "management_key_id": MANAGED[id(door)]}
+    things = {
+        "key_id": key_id,
+        "username": "globex",
+        "name": "every",
+        "management_key_id": MANAGED[id(door)],
+        "person_id": MEMBERS[id(door)],
+    }
     return path.format(**things)
 
 
@@ -333,12 +395,12 @@ def test_every_route_has_an_entry(kw: Keywright) -> None:
 
 
 @pytest.mark.security("H-08")
-@pytest.mark.parametrize("name", ROUTES)
+@pytest.mark.parametrize("name", [name for name, route in ROUTES.items() if not route.operator])
 def test_it_works_with_the_scope(door: Door, kw: Keywright, key: Issued, name: str) -> None:
     """With the one scope that a route asks it works, and its answer is not to be kept."""
     ROUTES[name].before(kw, key.key.id)
 
-    reply = send(door, name, manager(kw, ROUTES[name].scope), key)
+    reply = send(door, name, manager(kw, ROUTES[name].scope, *ROUTES[name].also), key)
 
     assert reply.status == ROUTES[name].status, reply.body
     assert reply.get("cache-control") == "no-store"
@@ -377,6 +439,9 @@ def test_every_other_scope_is_refused(door: Door, kw: Keywright, key: Issued, na
 
     reply = send(door, name, manager(kw, *sorted(others)), key)
 
+    if ROUTES[name].operator:
+        is_problem(reply, 403, "insufficient_role")
+        return
     is_problem(reply, 403, "insufficient_scope")
     assert (
         reply.get("www-authenticate")
@@ -387,14 +452,16 @@ def test_every_other_scope_is_refused(door: Door, kw: Keywright, key: Issued, na
 
 @pytest.mark.requirement("F-09", "X-15")
 @pytest.mark.security("T-17")
-@pytest.mark.parametrize("name", [name for name, route in ROUTES.items() if route.foreign])
+@pytest.mark.parametrize(
+    "name", [name for name, route in ROUTES.items() if route.foreign and not route.operator]
+)
 def test_the_foreign_do_not_find_it(door: Door, kw: Keywright, key: Issued, name: str) -> None:
     """To a key that is bound elsewhere another's things do not exist: 404, the same as for what nobody has."""
     ROUTES[name].before(kw, key.key.id)
     before = key_and_account(kw, key)
     if "/v1/keyspaces" in name:
         bounds = [{"keyspace": "default"}]
-    elif "/v1/accounts" in name:
+    elif "/v1/accounts" in name or "/v1/people" in name:
         bounds = [{"account": "initech"}]
     else:
         bounds = [
@@ -410,7 +477,9 @@ def test_the_foreign_do_not_find_it(door: Door, kw: Keywright, key: Issued, name
     assert key_and_account(kw, key) == before
 
 
-@pytest.mark.parametrize("name", [name for name in ROUTES if "{" in name])
+@pytest.mark.parametrize(
+    "name", [name for name, route in ROUTES.items() if "{" in name and not route.operator]
+)
 def test_what_nobody_has_is_404(
     door: Door, kw: Keywright, caller: dict[str, str], key: Issued, name: str
 ) -> None:
@@ -431,7 +500,7 @@ def test_what_nobody_has_is_404(
 
 
 @pytest.mark.security("H-02", "T-45", "T-49")
-@pytest.mark.parametrize("name", [name for name, route in ROUTES.items() if route.bad])
+@pytest.mark.parametrize("name", [name for name, route in ROUTES.items() if route.bad and not route.operator])
 def test_bad_fields_are_refused(
     door: Door, kw: Keywright, caller: dict[str, str], key: Issued, name: str
 ) -> None:

@@ -6,7 +6,10 @@
     │   │   └── ProfileError       a keyspace's TOML, with the path of the key at fault
     │   ├── NotFound               no such thing, or not yours: ``not_found``
     │   ├── Conflict               the thing is not in a state for this: ``conflict``
-    │   └── Exceeds                a grant larger than its grantor: ``exceeds_grantor``
+    │   ├── Exceeds                a grant larger than its grantor: ``exceeds_grantor``
+    │   ├── Forbidden              a role that does not allow it: ``insufficient_role``
+    │   ├── SignInFailed           an address and a password that do not belong together: ``sign_in_failed``
+    │   └── Throttled              too many failures before this one: ``rate_limited``
     ├── Unavailable                the store does not answer: ``unavailable``
     └── CannotStart                this installation cannot be opened: ``cannot_start``
         ├── SecretTrouble          the installation's secret is missing, unreadable or another's
@@ -57,6 +60,12 @@ CODES: Final[dict[str, Meaning]] = {
     "unsupported_media_type": Meaning(415, "The body must be application/json"),
     "too_many_headers": Meaning(431, "The request has too many header fields"),
     "exceeds_grantor": Meaning(403, "A grant cannot exceed its grantor"),
+    # what a person is told
+    "sign_in_failed": Meaning(401, "Address and password do not belong together"),
+    "signed_out": Meaning(401, "Nobody is signed in"),
+    "insufficient_role": Meaning(403, "Your role does not allow this"),
+    "password_needed": Meaning(403, "Give your password again before this"),
+    "cross_site": Meaning(403, "The request did not come from one of our own pages"),
     "https_required": Meaning(403, "This address is served over HTTPS only"),
     "cannot_start": Meaning(503, "The installation cannot be opened"),
     "internal": Meaning(500, "Something of ours is broken"),
@@ -109,6 +118,31 @@ class Exceeds(CallerError):
     """Somebody tried to grant more than they hold."""
 
     code = "exceeds_grantor"
+
+
+class Forbidden(CallerError):
+    """The thing is the caller's to see, but their role does not allow what they ask."""
+
+    code = "insufficient_role"
+
+
+class SignInFailed(CallerError):
+    """Address and password do not belong together. Why is never said."""
+
+    code = "sign_in_failed"
+
+    def __init__(self) -> None:
+        super().__init__("Address and password do not belong together.")
+
+
+class Throttled(CallerError):
+    """There were too many failures before this; it was not looked at. ``retry_after`` is in seconds."""
+
+    code = "rate_limited"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"Too many attempts have failed; wait {retry_after} seconds.")
+        self.retry_after = retry_after
 
 
 class Unavailable(KeywrightError):

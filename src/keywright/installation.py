@@ -25,7 +25,9 @@ from keywright.desk.accounts import Accounts
 from keywright.desk.keys import Keys
 from keywright.desk.keyspaces import Keyspaces
 from keywright.desk.management_keys import ManagementKeys
+from keywright.desk.people import People
 from keywright.desk.refusals import Refusals
+from keywright.desk.sessions import Sessions
 from keywright.desk.trail import Trail
 from keywright.desk.usage import Usage
 from keywright.engine import Engine, Given
@@ -106,6 +108,8 @@ class Installation:
         self.management_keys = ManagementKeys(database, keyring, clock, self.keys)
         self.accounts = Accounts(database, keyring, clock)
         self.keyspaces = Keyspaces(database, keyring, clock)
+        self.sessions = Sessions(database, keyring, clock)
+        self.people = People(database, keyring, clock, self.sessions)
         self.trail = Trail(database, keyring, clock)
         self.usage = Usage(database, keyring, clock, self.meter)
         self.refusals = Refusals(database, keyring, clock, self.meter)

@@ -15,6 +15,8 @@ Access = Literal["all", "read_only", "restricted"]
 AccountState = Literal["pending", "active", "suspended"]
 KeyState = Literal["active", "disabled", "invalidated", "expired", "deleted"]
 LimitKind = Literal["quota", "rate", "credits"]
+Role = Literal["owner", "admin", "developer", "analyst", "auditor"]
+PersonState = Literal["invited", "active", "disabled"]
 Network = IPv4Network | IPv6Network
 
 #: Our own keyspace, whose keys open the management API.
@@ -89,6 +91,13 @@ class ExpiryPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     longest: int | None = None
 
 
+class RolePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which roles of an account may see a keyspace's keys, and which may manage them."""
+
+    see: tuple[Role, ...] = ("owner", "admin", "developer", "analyst", "auditor")
+    manage: tuple[Role, ...] = ("owner", "admin", "developer")
+
+
 class Fields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which fields the creation form asks for, and which must be filled."""
 
@@ -110,6 +119,7 @@ class Keyspace(msgspec.Struct, frozen=True):
     letters: dict[str, Letter] = {}
     access: AccessPolicy = AccessPolicy()
     expiry: ExpiryPolicy = ExpiryPolicy()
+    roles: RolePolicy = RolePolicy()
     fields: Fields = Fields()
     limits: tuple[Limit, ...] = ()
     plans: dict[str, Plan] = {}
@@ -178,6 +188,43 @@ class Account(msgspec.Struct, frozen=True):
     updated_at: int
 
 
+class Membership(msgspec.Struct, frozen=True):
+    """A person's place in an account. ``access`` and ``scopes`` bound what keys they can give."""
+
+    account_id: str
+    account: str
+    role: Role
+    access: Access
+    scopes: tuple[str, ...]
+    since: int
+    accepted_at: int | None  # None: invited, and has not come yet
+
+
+class Person(msgspec.Struct, frozen=True):
+    """A human who signs in."""
+
+    id: str
+    email: str
+    name: str
+    state: PersonState
+    operator: bool
+    created_at: int
+    updated_at: int
+    memberships: tuple[Membership, ...] = ()
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A person signed in. ``id`` names it; what opens it is known to the browser alone."""
+
+    id: str
+    person: Person
+    began_at: int
+    proven_at: int  # when the password was given last
+    ends_at: int
+    source: str
+    seen_at: int
+
+
 class StoredSecret(msgspec.Struct, frozen=True):
     """One secret of a key as management sees it: never its MAC."""
 
@@ -220,6 +267,7 @@ class Key(msgspec.Struct, frozen=True):
     secrets: tuple[StoredSecret, ...] = ()
     last_used_at: int | None = None
     children: tuple[str, ...] | None = None  # the live keys that it made; None where nobody looked
+    flags: tuple[str, ...] = ()  # what somebody should look at; ``maker_lost_rights``
 
 
 class Credential(msgspec.Struct, frozen=True):

@@ -109,6 +109,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """The address that examples show."""
         return self.public_url.rstrip("/") or self.address(self.port)
 
+    def link(self, token: str) -> str:
+        """The page where a one-time link is followed. What it holds stands behind ``#``: no server logs that."""
+        return f"{self.base_url}/console/link#{token}"
+
     def address(self, port: int) -> str:
         """Where this machine reaches the server on a port."""
         return f"http://[{self.host}]:{port}" if ":" in self.host else f"http://{self.host}:{port}"

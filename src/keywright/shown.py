@@ -6,7 +6,19 @@ Times are RFC 3339 in UTC. A secret is here only in ``issued``, the body of the 
 from typing import Any
 
 from keywright import reasons
-from keywright.model import Account, Changed, Issued, Key, KeyRecord, Keyspace, Limit, Propagation, Verdict
+from keywright.model import (
+    Account,
+    Changed,
+    Issued,
+    Key,
+    KeyRecord,
+    Keyspace,
+    Limit,
+    Person,
+    Propagation,
+    Session,
+    Verdict,
+)
 from keywright.presentations import presentations
 from keywright.times import rfc3339
 
@@ -41,6 +53,7 @@ def key(record: Key, now: int) -> dict[str, Any]:
         "updated_at": rfc3339(record.updated_at),
         "ended_at": _time(record.ended_at),
         "last_used_at": _time(record.last_used_at),
+        "flags": list(record.flags),
     }
     if record.children is not None:
         shown["children"] = list(record.children)
@@ -109,6 +122,43 @@ def account(record: Account) -> dict[str, Any]:
     }
 
 
+def person(record: Person) -> dict[str, Any]:
+    """A person, and their places in accounts as far as whoever asks may know them."""
+    return {
+        "id": record.id,
+        "email": record.email,
+        "name": record.name,
+        "state": record.state,
+        "operator": record.operator,
+        "memberships": [
+            {
+                "account": held.account,
+                "role": held.role,
+                "access": held.access,
+                "scopes": list(held.scopes),
+                "since": rfc3339(held.since),
+                "accepted_at": _time(held.accepted_at),
+            }
+            for held in record.memberships
+        ],
+        "created_at": rfc3339(record.created_at),
+        "updated_at": rfc3339(record.updated_at),
+    }
+
+
+def session(record: Session, *, current: bool) -> dict[str, Any]:
+    """A session, without what opens it."""
+    return {
+        "id": record.id,
+        "current": current,
+        "began_at": rfc3339(record.began_at),
+        "seen_at": rfc3339(record.seen_at),
+        "proven_at": rfc3339(record.proven_at),
+        "ends_at": rfc3339(record.ends_at),
+        "source": record.source,
+    }
+
+
 def keyspace(record: Keyspace, created_at: int, updated_at: int) -> dict[str, Any]:
     """A keyspace's definition, as checked."""
     return {
@@ -127,6 +177,7 @@ def keyspace(record: Keyspace, created_at: int, updated_at: int) -> dict[str, An
             name: {"title": letter.title, "gives": letter.gives} for name, letter in record.letters.items()
         },
         "access": {"classes": list(record.access.classes), "default": record.access.default},
+        "roles": {"see": list(record.roles.see), "manage": list(record.roles.manage)},
         "expiry": {"default_seconds": record.expiry.default, "longest_seconds": record.expiry.longest},
         "fields": {"ask": list(record.fields.ask), "required": list(record.fields.required)},
         "limits": [limit(item) for item in record.limits],

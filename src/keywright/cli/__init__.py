@@ -23,6 +23,7 @@ COMMANDS = {
     "init": ("init", "Make a database, a keyspace and a first account."),
     "keys": ("keys", "Create, list, edit, rotate, stop and delete keys."),
     "accounts": ("accounts", "Create, suspend and activate accounts."),
+    "people": ("people", "Who signs in: members of accounts, and operators."),
     "keyspaces": ("keyspaces", "Apply and read keyspaces."),
     "scopes": ("definitions:scopes", "List the scopes of keyspaces."),
     "plans": ("definitions:plans", "List the plans of keyspaces."),

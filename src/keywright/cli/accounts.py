@@ -14,11 +14,14 @@ from keywright.cli.opening import (
     print_line,
     print_record,
     print_table,
+    settings,
     where,
 )
+from keywright.times import rfc3339
 
 if TYPE_CHECKING:
-    from keywright.model import Account
+    from keywright.desk.sessions import Invited
+    from keywright.model import Account, Issued, Keyspace
 
 
 @click.group("accounts", cls=InOrder)
@@ -42,6 +45,48 @@ def create(
             username, name=name, pending=pending, limits_=shared, actor=actor()
         )
         _show(made, "created", as_json=as_json)
+
+
+@command.command("onboard")
+@click.argument("username")
+@click.option("--keyspace", required=True, help="The keyspace that their keys are of.")
+@click.option("--admin", "email", metavar="EMAIL", required=True, help="Who is to be the account's owner.")
+@click.option("--name", help="What people call the account.")
+@click.option("--access", type=click.Choice(["all", "read_only"]), help="What the first keys may do.")
+@as_json
+@where
+def onboard(
+    username: str,
+    keyspace: str,
+    email: str,
+    name: str | None,
+    access: str | None,
+    *,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Make an account with all it needs to begin: an invitation for its owner, and a key for each environment."""
+    from keywright.desk import fields
+
+    fields.email(email)
+    with opened(given["database"], given["config"]) as installation:
+        space = installation.keyspaces.get(keyspace).keyspace
+        chosen = access or space.access.default or "all"
+        made = installation.accounts.create(username, name=name, actor=actor())
+        invited = installation.people.invite(email, account=username, role="owner", actor=actor())
+        issued = [
+            installation.keys.create(
+                keyspace=keyspace,
+                account=username,
+                environment=environment,
+                name=f"First {environment} key",
+                access=chosen,
+                actor=actor(),
+            )
+            for environment in space.environments
+        ]
+        now = installation.clock()
+    _show_onboarded(made, space, invited, issued, now, given, as_json=as_json)
 
 
 @command.command("list")
@@ -120,6 +165,57 @@ def activate(username: str, database: str | None, config: Path | None, *, as_jso
     """Let a pending or suspended account's keys work."""
     with opened(database, config) as installation:
         _show(installation.accounts.activate(username, actor=actor()), "activated", as_json=as_json)
+
+
+def _show_onboarded(
+    account: "Account",
+    space: "Keyspace",
+    invited: "Invited",
+    issued: "list[Issued]",
+    now: int,
+    given: dict[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    from keywright import shown
+    from keywright.presentations import example_url
+
+    found = settings(given["database"], given["config"])
+    ends_at, url = rfc3339(invited.ends_at), found.link(invited.token)
+    email = "" if invited.person is None else invited.person.email
+    if as_json:
+        keys = [shown.issued(one, space, example_url(space, one.key, found.base_url), now) for one in issued]
+        assert invited.person is not None
+        link = {"url": url, "token": invited.token, "ends_at": ends_at}
+        print_json(
+            {
+                "account": shown.account(account),
+                "person": shown.person(invited.person),
+                "invitation": link,
+                "keys": keys,
+            }
+        )
+        return
+    print_line(f"account      {account.username}, {account.state}")
+    print_line(f"owner        {email}")
+    print_line(f"             {url}")
+    print_line(f"             works once, until {ends_at}; send it to them and to nobody else")
+    for one in issued:
+        print_line(f"{one.key.environment:<12} {one.key.id}")
+        for spelled in _spelled(space, one):
+            print_line(f"             {spelled}")
+    click.echo("\nThe secrets above are shown this once.")
+
+
+def _spelled(space: "Keyspace", issued: "Issued") -> list[str]:
+    """What is sent, as far as the keyspace's schemes send it: a token, a pair, or both."""
+    from keywright.schemes import SCHEMES
+
+    pairs = {SCHEMES[scheme].carries_pair for scheme in space.schemes}
+    found = [f"token   {issued.credential.token.reveal()}"] if False in pairs else []
+    if True in pairs and issued.credential.secret is not None:
+        found.append(f"secret  {issued.credential.secret.reveal()}")
+    return found
 
 
 def _show(account: "Account", done: str, *, as_json: bool) -> None:

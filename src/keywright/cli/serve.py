@@ -96,7 +96,7 @@ def _told(installation: "Installation", found: "Settings", taken: socket.socket)
 
     with installation.database.read() as connection:
         now = installation.clock()
-        count = keys.count(connection, Filter(not_keyspace="keywright"), now)
+        count = keys.count(connection, Filter(not_keyspaces=("keywright",)), now)
         managing = keys.count(connection, Filter(keyspace="keywright"), now)
         expiring = keys.expiring(connection, now, now + SOON * SECOND)
     here = found.address(taken.getsockname()[1])

@@ -23,6 +23,8 @@ NETWORKS: Final = 100
 SCOPES: Final = 200
 
 _USERNAME: Final = re.compile(r"\A[a-z0-9][a-z0-9._@+-]{0,63}\Z")
+#: Good enough to write to: what is before the @ is the receiver's business (RFC 5321 2.3.11).
+_EMAIL: Final = re.compile(r"\A[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\Z")
 #: Control characters, and those that turn the direction of the text that follows a name.
 _HIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _HIDDEN_BUT_LINES: Final = re.compile(
@@ -67,6 +69,13 @@ def username(text: Any) -> str:
             "is 1 to 64 of a-z, 0-9 and . _ @ + -, and begins with a letter or digit", path="username"
         )
     return text
+
+
+def email(text: Any) -> str:
+    """An address of mail, in lower case. Raises ``Invalid``."""
+    if not isinstance(text, str) or len(text) > 254 or not _EMAIL.match(text.strip()):
+        raise Invalid("is an address such as ana@example.com", path="email")
+    return text.strip().lower()
 
 
 def access(

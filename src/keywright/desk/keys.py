@@ -8,11 +8,11 @@ import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from keywright import credential, limits
+from keywright import credential, limits, roles
 from keywright.desk import LIBRARY, Change, Desk, cursors, fields, grants
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.once import Once
-from keywright.errors import Conflict, Exceeds, Invalid, NotFound, Unavailable
+from keywright.errors import Conflict, Exceeds, Forbidden, Invalid, NotFound, Unavailable
 from keywright.keyring import Keyring
 from keywright.model import (
     MANAGEMENT,
@@ -26,9 +26,10 @@ from keywright.model import (
     KeyRecord,
     Keyspace,
     Page,
+    Person,
     StoredSecret,
 )
-from keywright.store import accounts, keys, keyspaces, usage
+from keywright.store import accounts, keys, keyspaces, people, usage
 from keywright.store.db import Database
 from keywright.store.keys import SORTS, Filter
 from keywright.times import DAY, SECOND
@@ -131,6 +132,7 @@ class Keys(Desk):
             }
             values["access"], values["scopes"] = fields.access(access, scopes, space)
             fields.required(values, space)
+            reach.give(space, values["access"], values["scopes"])
             if by is not None:
                 self._still(change, by)
                 values["plan"] = values["plan"] or by.plan
@@ -201,7 +203,7 @@ class Keys(Desk):
         with self.database.read() as connection:
             now = self.clock()
             found = self._covered(keys.get(connection, key_id, now), key_id, reach)
-            found = _with_children(connection, found, now)
+            found = _with_flags(connection, [_with_children(connection, found, now)])[0]
         return self._with_last_use([found])[0]
 
     def made(self, key_id: str, *, reach: Reach = EVERYTHING) -> Key:
@@ -239,7 +241,9 @@ class Keys(Desk):
             raise Invalid(f"is from 1 to {LONGEST_PAGE}", path="limit")
         narrow = Filter(
             keyspace=MANAGEMENT if reach.management else reach.needs("keyspace", keyspace),
-            not_keyspace=None if reach.management or reach.keyspace or keyspace else MANAGEMENT,
+            not_keyspaces=()
+            if reach.management or reach.keyspace or keyspace
+            else (MANAGEMENT, *reach.closed),
             account=None if reach.management else reach.needs("account", account),
             environment=None if reach.management else reach.needs("environment", environment),
             state=state,
@@ -255,7 +259,7 @@ class Keys(Desk):
         key, now = self.keyring.cursor, self.clock()
         after = None if cursor is None else cursors.read(cursor, narrow, key)
         with self.database.read() as connection:
-            found = keys.page(connection, narrow, now, after=after, limit=limit + 1)
+            found = _with_flags(connection, keys.page(connection, narrow, now, after=after, limit=limit + 1))
         more = len(found) > limit
         shown = self._with_last_use(found[:limit])
         following = cursors.write(keys.place_of(shown[-1], sort), narrow, key) if more else None
@@ -307,8 +311,10 @@ class Keys(Desk):
                 raise Conflict("an invalidated key keeps what it could do; only its names can be edited")
             space = self._keyspace(change, before.keyspace, management=reach.management)
             values = _edited(given, before, space, change.now)
+            held = _held(before) | values
+            reach.give(space, held["access"], held["scopes"])
             if by is not None:
-                grants.check(by, space, _held(before) | values)
+                grants.check(by, space, held)
             values = {field: value for field, value in values.items() if value != getattr(before, field)}
             if not values:
                 return Changed(before)
@@ -352,6 +358,7 @@ class Keys(Desk):
             if len(_live(before, change.now)) > 1 and not force:
                 raise Conflict("a rotation is under way: finish or cancel it, or force a new one")
             space = self._keyspace(change, before.keyspace, management=reach.management)
+            reach.give(space, before.access, before.scopes)
             if by is not None and by.id != before.id:
                 grants.check(by, space, _held(before))
             n = before.secrets[0].n + 1
@@ -507,6 +514,9 @@ class Keys(Desk):
                 raise Conflict("an invalidated key cannot be disabled or enabled again")
             if before.state == state or (before.state == "expired" and state == "active"):
                 return Changed(before)
+            if state == "active":
+                space = self._keyspace(change, before.keyspace, management=reach.management)
+                reach.give(space, before.access, before.scopes)
             self._set_state(change, key_id, state, None)
             return self._changed(change, before, actor, action)
 
@@ -527,6 +537,8 @@ class Keys(Desk):
     def _covered(self, found: Key | None, key_id: str, reach: Reach) -> Key:
         if found is None or found.state == "deleted" or not reach.covers(found):
             raise NotFound(f"there is no key {key_id[:60]!r}")
+        if found.keyspace in reach.closed:
+            raise Forbidden(f"your role does not allow this in the keyspace {found.keyspace}")
         return found
 
     def _keyspace(self, change: Change, name: str | None, *, management: bool = False) -> Keyspace:
@@ -568,6 +580,42 @@ def _held(key: Key) -> dict[str, Any]:
 
 def _with_children(connection: Connection, key: Key, now: int) -> Key:
     return msgspec.structs.replace(key, children=keys.children(connection, key.id, now))
+
+
+def _with_flags(connection: Connection, found: Sequence[Key]) -> list[Key]:
+    """Flag the keys whose maker could not make them today."""
+    makers = {key.created_by.removeprefix("person:") for key in found if key.created_by.startswith("person:")}
+    if not makers:
+        return list(found)
+    known = people.several(connection, makers)
+    spaces = {one.keyspace.name: one.keyspace for one in keyspaces.every(connection)}
+    return [
+        msgspec.structs.replace(key, flags=("maker_lost_rights",))
+        if key.created_by.startswith("person:")
+        and not _could_make(known.get(key.created_by.removeprefix("person:")), key, spaces.get(key.keyspace))
+        else key
+        for key in found
+    ]
+
+
+def _could_make(person: Person | None, key: Key, space: Keyspace | None) -> bool:
+    if person is None or person.state != "active":
+        return False
+    if person.operator:
+        return True
+    account = key.account if key.binding is None else key.binding.account
+    held = next((one for one in person.memberships if one.account == account and one.accepted_at), None)
+    if held is None:
+        return False
+    if space is None:  # a management key
+        return set(key.scopes) <= roles.RIGHTS[held.role]
+    if held.role not in space.roles.manage:
+        return False
+    try:
+        grants.Ceiling(held.access, held.scopes).check(space, key.access, key.scopes)
+    except Exceeds:
+        return False
+    return True
 
 
 def _used(key: Key, seen: dict[tuple[str, int], int]) -> Key:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from keywright.desk import LIBRARY, Desk
-from keywright.desk.grants import EVERYTHING, Reach
+from keywright.desk.grants import EVERYTHING, Holder, Reach
 from keywright.desk.keys import UNSET, Keys
 from keywright.errors import Exceeds
 from keywright.keyring import Keyring
-from keywright.model import Actor, Binding, Changed, Issued, Key, KeyRecord, Page
+from keywright.model import Actor, Binding, Changed, Issued, Key, Page
 from keywright.profiles import MANAGEMENT_SCOPES
 from keywright.store.db import Database
 
@@ -32,7 +32,7 @@ class ManagementKeys(Desk):
         expires_at: int | None = UNSET,
         actor: Actor = LIBRARY,
         reach: Reach = EVERYTHING,
-        by: KeyRecord | None = None,
+        by: Holder | None = None,
     ) -> Issued:
         """Make one: with scopes that ``by`` holds, bound to what it is bound to or less, and ending no later.
 
@@ -46,6 +46,8 @@ class ManagementKeys(Desk):
         if expires_at is UNSET:
             expires_at = None if by is None else by.expires_at
         _check(by, scopes, expires_at)
+        if reach.closed and binding.keyspace is None and not {"keys:read", "keys:write"}.isdisjoint(scopes):
+            raise Exceeds("name a keyspace: your role does not reach the keys of every one")
         return self._keys.create_management(
             name=name,
             scopes=scopes,
@@ -73,7 +75,7 @@ class ManagementKeys(Desk):
         force: bool = False,
         actor: Actor = LIBRARY,
         reach: Reach = EVERYTHING,
-        by: KeyRecord | None = None,
+        by: Holder | None = None,
     ) -> Issued:
         """Give one a new secret, which whoever asks then holds. Raises ``NotFound``, ``Invalid``, ``Conflict``, ``Exceeds``."""
         self._grant(key_id, reach, by)
@@ -97,7 +99,7 @@ class ManagementKeys(Desk):
         *,
         actor: Actor = LIBRARY,
         reach: Reach = EVERYTHING,
-        by: KeyRecord | None = None,
+        by: Holder | None = None,
     ) -> Changed:
         """Let a disabled one work again. Raises ``NotFound``, ``Conflict`` or ``Exceeds``."""
         self._grant(key_id, reach, by)
@@ -107,7 +109,7 @@ class ManagementKeys(Desk):
         """Remove one for good. Raises ``NotFound``."""
         return self._keys.delete(key_id, actor=actor, reach=_within(reach))
 
-    def _grant(self, key_id: str, reach: Reach, by: KeyRecord | None) -> None:
+    def _grant(self, key_id: str, reach: Reach, by: Holder | None) -> None:
         """What would be handed out by rotating or enabling; scopes, binding and expiry of a management key never change."""
         target = self._keys.get(key_id, reach=_within(reach))
         _check(by, target.scopes, target.expires_at)
@@ -117,7 +119,7 @@ def _within(reach: Reach) -> Reach:
     return msgspec.structs.replace(reach, management=True)
 
 
-def _check(by: KeyRecord | None, scopes: Sequence[str], expires_at: int | None) -> None:
+def _check(by: Holder | None, scopes: Sequence[str], expires_at: int | None) -> None:
     if by is None:
         return
     for scope in scopes:

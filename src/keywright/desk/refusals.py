@@ -55,7 +55,7 @@ class Refusals(Desk):
         self._meter.settle()
         with self.database.read() as connection:
             narrow = Narrow(
-                keyspace=reach.needs("keyspace", keyspace),
+                keyspace=reach.one_keyspace(keyspace),
                 environment=reach.needs("environment", environment),
                 account_id=account_id(connection, reach.needs("account", account)),
                 key_id=key,

@@ -5,10 +5,11 @@ from typing import Any
 
 from keywright.desk import Desk, cursors
 from keywright.desk.grants import EVERYTHING, Reach
-from keywright.errors import Invalid
-from keywright.model import Page
+from keywright.errors import Forbidden, Invalid
+from keywright.model import Actor, Page
 from keywright.store import audit
 from keywright.store.audit import Broken, Head
+from keywright.times import SECOND
 
 LONGEST_PAGE = 1000
 ACTORS = ("command", "library", "management_key", "key", "person", "system")
@@ -46,6 +47,10 @@ class Trail(Desk):
         """
         if not 1 <= limit <= LONGEST_PAGE:
             raise Invalid(f"is from 1 to {LONGEST_PAGE}", path="limit")
+        if reach.acts_of is not None:
+            if actor not in (None, reach.acts_of, reach.acts_of.partition(":")[2]):
+                raise Forbidden("your role shows you your own acts only")
+            actor = reach.acts_of
         kind, colon, name = (actor or "").partition(":")
         kinded = bool(colon) and kind in ACTORS
         narrow = audit.Narrow(
@@ -65,6 +70,14 @@ class Trail(Desk):
         more = len(found) > limit
         found = found[:limit]
         return Page(found, cursors.write([found[-1]["seq"]], bound, key) if more else None)
+
+    def refused(self, actor: Actor, act: str, lacking: str, account: str | None) -> None:
+        """Write that somebody was refused: of each caller and act at most one entry a minute."""
+        target = ("route", act)
+        with self.change() as change:
+            since = change.now - change.now % (60 * SECOND)
+            if not audit.told_since(change.tx, actor, "refused", target, since):
+                change.tell(actor, "refused", target, account=account, lacking=lacking)
 
     def walk(self, after: int = 0) -> Iterator[dict[str, Any]]:
         """Every entry behind a number, oldest first, with its MAC: for an export."""

@@ -113,7 +113,7 @@ class Usage(Desk):
         confined = reach != EVERYTHING
         with self.database.read() as connection:
             narrow = usage.Narrow(
-                keyspace=_keyspace(connection, reach.needs("keyspace", keyspace)),
+                keyspace=_keyspace(connection, reach.one_keyspace(keyspace)),
                 not_keyspace=MANAGEMENT,
                 environment=reach.needs("environment", environment),
                 account_id=account_id(connection, reach.needs("account", account)),

@@ -27,6 +27,8 @@ from keywright.model import (
     Letter,
     Limit,
     Plan,
+    Role,
+    RolePolicy,
     Scope,
 )
 from keywright.profiles.letters import grant_of
@@ -111,6 +113,11 @@ class _Expiry(msgspec.Struct, forbid_unknown_fields=True):
     longest: str = "never"
 
 
+class _Roles(msgspec.Struct, forbid_unknown_fields=True):
+    see: tuple[Role, ...] = RolePolicy().see
+    manage: tuple[Role, ...] = RolePolicy().manage
+
+
 class _Fields(msgspec.Struct, forbid_unknown_fields=True):
     ask: tuple[str, ...] = ("name", "description", "access")
     required: tuple[str, ...] = ("name",)
@@ -140,6 +147,7 @@ class _Definition(msgspec.Struct, forbid_unknown_fields=True):
     letters: dict[str, Letter] = {}
     access: _Access = msgspec.field(default_factory=_Access)
     expiry: _Expiry = msgspec.field(default_factory=_Expiry)
+    roles: _Roles = msgspec.field(default_factory=_Roles)
     fields: _Fields = msgspec.field(default_factory=_Fields)
     limits: list[str | dict[str, Any]] = []
     plans: dict[str, _Plan] = {}
@@ -215,6 +223,8 @@ MANAGEMENT_SCOPES: Final[dict[str, tuple[str, bool]]] = {
         False,
     ),
     "usage:read": ("Read usage and the refusal log", True),
+    "people:read": ("List and read the members of accounts", True),
+    "people:write": ("Invite, change and remove members, none larger than oneself", False),
     "audit:read": ("Read the audit trail", True),
 }
 
@@ -250,6 +260,7 @@ def _checked(d: _Definition) -> Keyspace:
         letters=d.letters,
         access=AccessPolicy(d.access.classes, d.access.default),
         expiry=ExpiryPolicy(default, longest),
+        roles=_roles(d.roles),
         fields=Fields(d.fields.ask, d.fields.required),
         limits=_limits(d.limits, "limits"),
         plans={name: _plan(name, plan) for name, plan in d.plans.items()},
@@ -287,6 +298,13 @@ def _check_letters(keyspace: Keyspace) -> None:
         "letters",
         "are for self_service, and that is off",
     )
+
+
+def _roles(roles: _Roles) -> RolePolicy:
+    for role in roles.manage:
+        _need(role in roles.see, "roles.manage", f"{role} could manage what roles.see does not let it see")
+    _need("owner" in roles.manage, "roles.manage", "leaves out owner, who must be able to stop a key")
+    return RolePolicy(roles.see, roles.manage)
 
 
 def _check_prefix(prefix: str, path: str) -> None:

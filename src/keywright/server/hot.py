@@ -5,6 +5,7 @@ application behind it, once its caller is known: under ``/v1/`` nothing is answe
 """
 
 import logging
+from asyncio import to_thread
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -22,8 +23,9 @@ from keywright.installation import Installation, new_request_id
 from keywright.limits import check_cost
 from keywright.model import MANAGEMENT, Actor, Ask, Verdict
 from keywright.schemes import MALFORMED, Presented, Unproven, from_mapping
-from keywright.server import forward_auth, self_service
+from keywright.server import callers, forward_auth, self_service
 from keywright.server.bodies import BODY_LIMIT, CutOff, TooLarge, accept_json, read_body, refuse_twins
+from keywright.server.callers import Caller
 from keywright.server.problems import (
     Pairs,
     Receive,
@@ -43,6 +45,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MOST_HEADERS: Final = 100
 BATCH_LIMIT: Final = 1024 * 1024
 BATCH_ITEMS: Final = 100
+#: What is answered to nobody in particular: the ways in.
+ANYBODY: Final = frozenset(
+    [("POST", "/v1/session"), ("POST", "/v1/session/link"), ("POST", "/v1/session/follow")]
+)
 
 log = logging.getLogger("keywright")
 
@@ -69,14 +75,6 @@ class BatchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``POST /v1/verify/batch`` is asked."""
 
     items: list[VerifyBody]
-
-
-class Caller(msgspec.Struct, frozen=True):
-    """Who calls the management API: their key, how far it reaches, and their name in the audit trail."""
-
-    verdict: Verdict
-    reach: Reach
-    actor: Actor
 
 
 _decode = msgspec.json.Decoder(VerifyBody).decode
@@ -211,7 +209,15 @@ class Hot:
             await self._refuse(scope, send, verdict)
             return None
         actor = Actor("management_key", verdict.key.id, ip or "", request_id)
-        return Caller(verdict, reach_of(verdict.key.binding), actor)
+        return Caller(reach_of(verdict.key.binding), actor, verdict.key.scopes, verdict)
+
+    async def _caller_behind(self, scope: Scope, send: Send) -> Caller | None:
+        """The management key or, where there is none, the person who calls; ``None`` where they were refused."""
+        bare = not any(name == b"authorization" for name, _ in scope["headers"])
+        if bare and callers.token_of(self._settings, scope) is not None:
+            ip = scope["keywright.client"]
+            return await to_thread(callers.of_person, self._installation, self._settings, scope, ip)
+        return await self.caller(scope, send)
 
     async def _refuse(self, scope: Scope, send: Send, verdict: Verdict) -> None:
         answer = answer_to(self._engine, verdict)
@@ -280,10 +286,12 @@ class Hot:
             await self_service.answer(self._installation, url, scope, receive, send, ip)
             return
         if scope["path"].startswith("/v1/"):  # as the router behind reads it: %76 is a v
-            caller = await self.caller(scope, send)
-            if caller is None:
-                return
-            scope["keywright.caller"] = caller
+            scope["keywright.client"] = self._client(scope)
+            if (scope["method"], scope["path"]) not in ANYBODY:
+                caller = await self._caller_behind(scope, send)
+                if caller is None:
+                    return
+                scope["keywright.caller"] = caller
             await read_and_pass(scope, receive, send, self._behind)
             return
         await self._behind(scope, receive, send)
@@ -477,4 +485,4 @@ def _with_hsts(send: Send) -> Send:
     return sending
 
 
-__all__ = ["Caller", "Hot", "VerifyBody", "answer_to", "said"]
+__all__ = ["Hot", "VerifyBody", "answer_to", "said"]

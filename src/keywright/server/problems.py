@@ -56,6 +56,8 @@ async def respond_problem(
 async def respond_error(scope: Scope, send: Send, error: KeywrightError) -> None:
     """Send an error of ours; the path of the field at fault goes with it."""
     headers: Pairs = [(b"retry-after", b"1")] if isinstance(error, Unavailable) else []
+    if error.status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="Keywright"'))
     more = {"errors": [{"path": error.path, "reason": error.reason}]} if isinstance(error, Invalid) else {}
     detail = (
         "The store does not answer right now; try again." if isinstance(error, Unavailable) else str(error)

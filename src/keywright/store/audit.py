@@ -102,6 +102,21 @@ def verify(connection: Connection, keyring: Keyring, kept: Head | None = None) -
     return None
 
 
+def told_since(
+    connection: Connection, actor: Actor, action: str, target: tuple[str, str], since: int
+) -> bool:
+    """Whether the trail tells of somebody's act on a thing since an instant."""
+    query = select(audit.c.seq).where(
+        audit.c.target_id == target[1],
+        audit.c.target_kind == target[0],
+        audit.c.actor_kind == actor.kind,
+        audit.c.actor_id == actor.id,
+        audit.c.action == action,
+        audit.c.at >= since,
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 class Narrow(msgspec.Struct, frozen=True, kw_only=True):
     """What the trail is narrowed to. Of a keyspace and an environment are the entries of their keys."""
 

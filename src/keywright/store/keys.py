@@ -42,7 +42,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """What a list is narrowed to. A cursor is only good for the filter that it came with."""
 
     keyspace: str | None = None
-    not_keyspace: str | None = None
+    not_keyspaces: tuple[str, ...] = ()
     account: str | None = None
     environment: str | None = None
     state: str | None = None
@@ -157,6 +157,14 @@ def place_of(key: Key, sort: str) -> list[Any]:
     return [key.name if sort.endswith("name") else key.created_at, key.id]
 
 
+def management_keys_of(connection: Connection, maker: str, state: str, reason: str | None) -> list[str]:
+    """The ids of the management keys that somebody made, in a state; with a reason, those that are so for it."""
+    found = [keys.c.type == "m", keys.c.created_by == maker, keys.c.state == state]
+    if reason is not None:
+        found.append(keys.c.state_reason == reason)
+    return list(connection.execute(select(keys.c.id).where(*found).order_by(keys.c.id)).scalars())
+
+
 def names(connection: Connection, key_ids: Iterable[str], now: int) -> dict[str, Named]:
     """What these keys are called, as far as they are not purged."""
     wanted, found = sorted(set(key_ids)), {}
@@ -231,8 +239,8 @@ def _conditions(narrow: Filter, now: int) -> list[ColumnElement[bool]]:
     for what, value in msgspec.structs.asdict(narrow.bound or Binding()).items():
         if value is not None:  # as canonical JSON has it; no name that a key can be bound to needs escaping
             found.append(keys.c.binding.contains(f'"{what}":"{value}"', autoescape=True))
-    if narrow.not_keyspace is not None:
-        found.append(keys.c.keyspace != narrow.not_keyspace)
+    if narrow.not_keyspaces:
+        found.append(keys.c.keyspace.not_in(narrow.not_keyspaces))
     if narrow.q:
         found.append(keys.c.search.contains(narrow.q.lower(), autoescape=True))
     if narrow.state == "expired":

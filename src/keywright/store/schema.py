@@ -135,6 +135,59 @@ creations = Table(
 )
 Index("creations_by_time", creations.c.at)
 
+people = Table(
+    "people",
+    keys_file,
+    Column("id", Text, primary_key=True),
+    Column("email", Text, nullable=False, unique=True),  # in lower case
+    Column("name", Text, nullable=False),
+    Column("password", Text),  # as argon2 writes it; nothing until the person has chosen one
+    Column("operator_since", BigInteger),
+    Column("disabled_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+memberships = Table(
+    "memberships",
+    keys_file,
+    Column("person_id", Text, ForeignKey("people.id"), nullable=False),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("role", Text, nullable=False),
+    Column("access", Text, nullable=False),
+    Column("scopes", Text, nullable=False),  # JSON
+    Column("since", BigInteger, nullable=False),
+    Column("accepted_at", BigInteger),
+    PrimaryKeyConstraint("person_id", "account_id"),
+)
+Index("memberships_by_account", memberships.c.account_id, memberships.c.person_id)
+
+#: One-time links: set-up, invitation, reset. What is kept is the SHA-256 of what the link holds.
+links = Table(
+    "links",
+    keys_file,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("person_id", Text),
+    Column("account_id", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, nullable=False),
+)
+Index("links_by_person", links.c.person_id)
+
+sessions = Table(
+    "sessions",
+    keys_file,
+    Column("digest", LargeBinary, primary_key=True),  # SHA-256 of what the cookie holds
+    Column("id", Text, nullable=False, unique=True),
+    Column("person_id", Text, ForeignKey("people.id"), nullable=False),
+    Column("began_at", BigInteger, nullable=False),
+    Column("proven_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, nullable=False),
+    Column("source", Text, nullable=False),
+)
+Index("sessions_by_person", sessions.c.person_id)
+
 changes = Table(
     "changes",
     keys_file,
@@ -251,3 +304,21 @@ refusals = Table(
 Index("refusals_by_request", refusals.c.request_id)
 Index("refusals_by_key", refusals.c.key_id, refusals.c.seq)
 Index("refusals_by_account", refusals.c.account_id, refusals.c.seq)
+
+#: When a session was last seen. Not beside the session itself: a page view writes nothing to the keys file.
+seen = Table(
+    "seen",
+    usage_file,
+    Column("session", Text, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+)
+
+#: Failed sign-ins since the last good one, by what was tried: an address of mail, or one of the network.
+failed_sign_ins = Table(
+    "failed_sign_ins",
+    usage_file,
+    Column("subject", Text, primary_key=True),  # a keyed digest
+    Column("failed", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)

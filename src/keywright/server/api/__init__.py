@@ -16,11 +16,11 @@ from starlette.exceptions import HTTPException
 
 from keywright import __version__
 from keywright.answers import problem
-from keywright.errors import CODES, Invalid, KeywrightError, Unavailable
+from keywright.errors import CODES, Invalid, KeywrightError, Throttled, Unavailable
 from keywright.installation import Installation
 from keywright.server.api.caller import Refused
 from keywright.server.api.description import Described
-from keywright.server.hot import Caller
+from keywright.server.callers import Caller
 from keywright.settings import Settings
 
 log = logging.getLogger("keywright")
@@ -37,11 +37,15 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
         keyspaces,
         management_keys,
         pages,
+        people,
         refusals,
+        session,
         usage,
     )
 
-    nouns = (keys, accounts, keyspaces, definitions, management_keys, usage, refusals, audit, pages)
+    nouns = (
+        keys, accounts, keyspaces, definitions, management_keys, people, session, usage, refusals, audit, pages,
+    )  # fmt: skip
 
     app = Described(
         title="Keywright",
@@ -77,16 +81,21 @@ def _say(
 
 
 def _refused(request: Request, refused: Refused) -> JSONResponse:
+    caller: Caller = request.scope["keywright.caller"]
+    opened: Installation = request.app.state.installation
+    path = request.scope["route"].path
+    opened.trail.refused(caller.actor, f"{request.method} {path}", refused.scope, caller.reach.account)
+    if caller.verdict is None:
+        needed = "an operator" if refused.operator else f"the right {refused.scope}"
+        return _say(request, "insufficient_role", f"Your role does not allow this: it takes {needed}.")
+    if refused.operator:
+        return _say(request, "insufficient_role", "A management key cannot do this: it takes an operator.")
     challenge = f'Bearer realm="Keywright", error="insufficient_scope", scope="{refused.scope}"'
     detail = f"This management key lacks the scope {refused.scope}."
-    caller: Caller = request.scope["keywright.caller"]
     lacking = msgspec.structs.replace(
         caller.verdict, code="insufficient_scope", reason=f"lacks {refused.scope}"
     )
-    opened: Installation = request.app.state.installation
-    opened.meter.refuse(
-        lacking, "production", caller.actor.source, request.method, request.scope["route"].path
-    )
+    opened.meter.refuse(lacking, "production", caller.actor.source, request.method, path)
     return _say(request, "insufficient_scope", detail, {"WWW-Authenticate": challenge})
 
 
@@ -95,6 +104,10 @@ def _ours(request: Request, error: KeywrightError) -> JSONResponse:
         return _say(
             request, error.code, "The store does not answer right now; try again.", {"Retry-After": "1"}
         )
+    if isinstance(error, Throttled):
+        return _say(request, error.code, str(error), {"Retry-After": str(error.retry_after)})
+    if error.status == 401:
+        return _say(request, error.code, str(error), {"WWW-Authenticate": 'Bearer realm="Keywright"'})
     if isinstance(error, Invalid):
         return _say(request, error.code, str(error), errors=[{"path": error.path, "reason": error.reason}])
     return _say(request, error.code, str(error))

@@ -8,7 +8,7 @@ from keywright import shown
 from keywright.desk.once import Replay
 from keywright.server.api.caller import Opened, needs
 from keywright.server.api.keys import Body, Creating
-from keywright.server.hot import Caller
+from keywright.server.callers import Caller
 
 router = APIRouter(prefix="/v1/accounts", tags=["accounts"])
 Reads = Annotated[Caller, needs("accounts:read")]

@@ -1,35 +1,57 @@
 """Who calls, and whether they may: what every route asks first."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 
 from keywright.desk.once import Once, read
 from keywright.installation import Installation
+from keywright.server.callers import Caller, PasswordNeeded
 from keywright.settings import Settings
 
-if TYPE_CHECKING:
-    from keywright.server.hot import Caller
+
+def _installation(request: Request) -> Installation:
+    found: Installation = request.app.state.installation
+    return found
+
+
+def _settings(request: Request) -> Settings:
+    found: Settings = request.app.state.settings
+    return found
+
+
+Opened = Annotated[Installation, Depends(_installation)]
+Configured = Annotated[Settings, Depends(_settings)]
 
 
 class Refused(Exception):  # said in the past tense, like the others
-    """The caller lacks a scope."""
+    """The caller lacks a scope, or is not an operator."""
 
-    def __init__(self, scope: str) -> None:
+    def __init__(self, scope: str, *, operator: bool = False) -> None:
         super().__init__(scope)
         self.scope = scope
+        self.operator = operator
 
 
-def needs(scope: str) -> Any:
-    """The caller, who must hold a scope. Every route has exactly one of these."""
+def needs(scope: str, *, fresh: bool = False, operator: bool = False) -> Any:
+    """The caller, who must hold a scope. Every route has exactly one of these.
 
-    def caller(request: Request) -> "Caller":
+    With ``fresh`` a person must have given their password a short while ago; with ``operator`` it takes a person who runs
+    the installation.
+    """
+
+    def caller(request: Request, opened: Opened) -> Caller:
         found: Caller = request.scope["keywright.caller"]
-        assert found.verdict.key is not None
-        if scope not in found.verdict.key.scopes:
+        if scope not in found.scopes or (operator and not found.is_operator):
+            raise Refused(scope, operator=operator)
+        keyspaces = [] if found.role is None else [one.keyspace for one in opened.keyspaces.list()]
+        within = found.within(scope, keyspaces)
+        if keyspaces and len(within.reach.closed) == len(keyspaces):
             raise Refused(scope)
-        return found
+        if fresh and found.session is not None and not opened.sessions.is_fresh(found.session):
+            raise PasswordNeeded
+        return within
 
     caller.scope = scope  # type: ignore[attr-defined]  # read by the test that every route names one
     return Depends(caller)
@@ -48,22 +70,8 @@ class Repeatable:
     ) -> None:
         self._request = request
 
-    def once(self, caller: "Caller", body: BaseModel) -> Once | None:
+    def once(self, caller: Caller, body: BaseModel) -> Once | None:
         """What identifies this call; ``None`` where no key came with it. Raises ``Invalid``."""
         route = f"{self._request.method} {self._request.scope['route'].path}"
         values = self._request.headers.getlist("idempotency-key")
         return read(values, caller.actor.id, route, body.model_dump(exclude_unset=True))
-
-
-def _installation(request: Request) -> Installation:
-    found: Installation = request.app.state.installation
-    return found
-
-
-def _settings(request: Request) -> Settings:
-    found: Settings = request.app.state.settings
-    return found
-
-
-Opened = Annotated[Installation, Depends(_installation)]
-Configured = Annotated[Settings, Depends(_settings)]

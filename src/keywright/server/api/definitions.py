@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 from keywright import shown
 from keywright.model import Keyspace
 from keywright.server.api.caller import Opened, needs
-from keywright.server.hot import Caller
+from keywright.server.callers import Caller
 
 router = APIRouter(prefix="/v1", tags=["definitions"])
 Reads = Annotated[Caller, needs("keyspaces:read")]

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from keywright.errors import CODES
-from keywright.server.hot import BatchBody, VerifyBody
+from keywright.server.hot import ANYBODY, BatchBody, VerifyBody
 
 _PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
@@ -147,7 +147,7 @@ def _describe(document: dict[str, Any]) -> dict[str, Any]:
             operation["responses"] = {
                 status: answer for status, answer in operation["responses"].items() if status[0] == "2"
             } | {str(status): _error(status) for status in sorted(statuses)}
-            operation["security"] = [{"managementKey": []}]
+            operation["security"] = _security(method, path)
     document["paths"] |= FRONT
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -159,6 +159,12 @@ def _describe(document: dict[str, Any]) -> dict[str, Any]:
     components["schemas"] = dict(sorted((schemas | hot | {"Problem": _PROBLEM}).items()))
     components["securitySchemes"] = {
         "managementKey": {"type": "http", "scheme": "bearer", "description": "A management key."},
+        "session": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": "keywright-session",
+            "description": "A person signed in; over HTTPS the cookie is __Host-keywright. Changes need X-CSRF-Token.",
+        },
         "customerKey": {
             "type": "http",
             "scheme": "bearer",
@@ -167,6 +173,12 @@ def _describe(document: dict[str, Any]) -> dict[str, Any]:
     }
     plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document))
     return plain
+
+
+def _security(method: str, path: str) -> list[dict[str, list[str]]]:
+    if (method.upper(), path) in ANYBODY:
+        return []
+    return [{"session": []}] if path.startswith("/v1/session") else [{"managementKey": []}, {"session": []}]
 
 
 def _narrows(operation: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from keywright.installation import Installation
 from keywright.model import Changed, Issued
 from keywright.presentations import example_url
 from keywright.server.api.caller import Configured, Opened, Repeatable, needs
-from keywright.server.hot import Caller
+from keywright.server.callers import Caller
 from keywright.settings import Settings
 from keywright.times import parse_instant
 

@@ -7,12 +7,14 @@ from fastapi import APIRouter, Query, Response
 from keywright import shown
 from keywright.server.api.caller import Configured, Opened, needs
 from keywright.server.api.keys import Body, Invalidation, changed_answer, issued_answer, uncached
-from keywright.server.hot import Caller
+from keywright.server.callers import Caller
 from keywright.times import parse_instant
 
 router = APIRouter(prefix="/v1/management-keys", tags=["management keys"])
 Reads = Annotated[Caller, needs("management-keys:read")]
 Writes = Annotated[Caller, needs("management-keys:write")]
+#: What hands out a secret: a person gives their password a short while before.
+Grants = Annotated[Caller, needs("management-keys:write", fresh=True)]
 
 
 class NewManagementKey(Body):
@@ -35,15 +37,13 @@ class ManagementRotation(Body):
 
 @router.post("", status_code=201)
 def create(
-    body: NewManagementKey, caller: Writes, opened: Opened, settings: Configured, response: Response
+    body: NewManagementKey, caller: Grants, opened: Opened, settings: Configured, response: Response
 ) -> dict[str, Any]:
     """Make one, with scopes that the caller holds and bound to no more. Its secret is in this answer and in no other."""
     given = body.model_dump(exclude_unset=True)
     if given.get("expires_at") is not None:
         given["expires_at"] = parse_instant(given["expires_at"], path="expires_at")
-    issued = opened.management_keys.create(
-        **given, actor=caller.actor, reach=caller.reach, by=caller.verdict.key
-    )
+    issued = opened.management_keys.create(**given, actor=caller.actor, reach=caller.reach, by=caller.holder)
     return issued_answer(issued, opened, settings, response)
 
 
@@ -73,7 +73,7 @@ def get(management_key_id: str, caller: Reads, opened: Opened, response: Respons
 @router.post("/{management_key_id}/rotate")
 def rotate(
     management_key_id: str,
-    caller: Writes,
+    caller: Grants,
     opened: Opened,
     settings: Configured,
     response: Response,
@@ -87,7 +87,7 @@ def rotate(
         force=asked.force,
         actor=caller.actor,
         reach=caller.reach,
-        by=caller.verdict.key,
+        by=caller.holder,
     )
     return issued_answer(issued, opened, settings, response)
 
@@ -116,10 +116,10 @@ def disable(management_key_id: str, caller: Writes, opened: Opened, response: Re
 
 
 @router.post("/{management_key_id}/enable")
-def enable(management_key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
+def enable(management_key_id: str, caller: Grants, opened: Opened, response: Response) -> dict[str, Any]:
     """Let a disabled one that is no larger than the caller work again."""
     changed = opened.management_keys.enable(
-        management_key_id, actor=caller.actor, reach=caller.reach, by=caller.verdict.key
+        management_key_id, actor=caller.actor, reach=caller.reach, by=caller.holder
     )
     return changed_answer(changed, opened, response)
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from keywright import shown
 from keywright.server.api.caller import Opened, needs
-from keywright.server.hot import Caller
+from keywright.server.callers import Caller
 
 router = APIRouter(prefix="/v1/refusals", tags=["refusals"])
 Reads = Annotated[Caller, needs("usage:read")]

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from keywright import shown
 from keywright.server.api.caller import Opened, needs
-from keywright.server.hot import Caller
+from keywright.server.callers import Caller
 from keywright.times import parse_instant
 
 router = APIRouter(prefix="/v1/usage", tags=["usage"])

@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("caller", "route", "idempotency_key"),
     )
     op.create_index("creations_by_time", "creations", ["at"])
+    _people()
     op.create_table(
         "changes",
         sa.Column(
@@ -115,6 +116,53 @@ def _keys() -> None:
         sa.Column("grace", WHOLE),
         sa.PrimaryKeyConstraint("key_id", "n"),
     )
+
+
+def _people() -> None:
+    op.create_table(
+        "people",
+        sa.Column("id", TEXT, primary_key=True),
+        sa.Column("email", TEXT, nullable=False, unique=True),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("password", TEXT),
+        sa.Column("operator_since", WHOLE),
+        sa.Column("disabled_at", WHOLE),
+        sa.Column("created_at", WHOLE, nullable=False),
+        sa.Column("updated_at", WHOLE, nullable=False),
+    )
+    op.create_table(
+        "memberships",
+        sa.Column("person_id", TEXT, sa.ForeignKey("people.id"), nullable=False),
+        sa.Column("account_id", TEXT, sa.ForeignKey("accounts.id"), nullable=False),
+        sa.Column("role", TEXT, nullable=False),
+        sa.Column("access", TEXT, nullable=False),
+        sa.Column("scopes", TEXT, nullable=False),
+        sa.Column("since", WHOLE, nullable=False),
+        sa.Column("accepted_at", WHOLE),
+        sa.PrimaryKeyConstraint("person_id", "account_id"),
+    )
+    op.create_index("memberships_by_account", "memberships", ["account_id", "person_id"])
+    op.create_table(
+        "links",
+        sa.Column("digest", BYTES, primary_key=True),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("person_id", TEXT),
+        sa.Column("account_id", TEXT),
+        sa.Column("created_at", WHOLE, nullable=False),
+        sa.Column("ends_at", WHOLE, nullable=False),
+    )
+    op.create_index("links_by_person", "links", ["person_id"])
+    op.create_table(
+        "sessions",
+        sa.Column("digest", BYTES, primary_key=True),
+        sa.Column("id", TEXT, nullable=False, unique=True),
+        sa.Column("person_id", TEXT, sa.ForeignKey("people.id"), nullable=False),
+        sa.Column("began_at", WHOLE, nullable=False),
+        sa.Column("proven_at", WHOLE, nullable=False),
+        sa.Column("ends_at", WHOLE, nullable=False),
+        sa.Column("source", TEXT, nullable=False),
+    )
+    op.create_index("sessions_by_person", "sessions", ["person_id"])
 
 
 def _audit() -> None:

@@ -65,3 +65,15 @@ def upgrade() -> None:
     op.create_index("refusals_by_request", "refusals", ["request_id"])
     op.create_index("refusals_by_key", "refusals", ["key_id", "seq"])
     op.create_index("refusals_by_account", "refusals", ["account_id", "seq"])
+    op.create_table(
+        "seen",
+        sa.Column("session", TEXT, primary_key=True),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+    )
+    op.create_table(
+        "failed_sign_ins",
+        sa.Column("subject", TEXT, primary_key=True),
+        sa.Column("failed", sa.BigInteger(), nullable=False),
+        sa.Column("since", sa.BigInteger(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+    )

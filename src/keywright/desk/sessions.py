@@ -1,0 +1,355 @@
+"""Signing in and out: sessions, one-time links, and the patience with those who guess.
+
+A session is opened by a cookie of 256 random bits, of which the SHA-256 is kept. It ends after half an hour of silence,
+after twelve hours, and at once when its person signs out, is disabled, changes the password or gets another role.
+"""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import Final
+
+import msgspec
+
+from keywright.desk import Change, Desk, fields, passwords
+from keywright.desk.passwords import Passwords
+from keywright.errors import Conflict, NotFound, SignInFailed, Throttled, Unavailable
+from keywright.keyring import Keyring
+from keywright.model import Actor, Person, Session
+from keywright.store import people, sessions
+from keywright.store.db import Database
+from keywright.store.sessions import Failures, Link, LinkKind, StoredSession
+from keywright.times import DAY, SECOND
+
+IDLE: Final = 30 * 60  # seconds
+LONGEST: Final = 12 * 3600  # seconds
+#: For how long after the password was given a dangerous act needs it no more.
+FRESH: Final = 5 * 60  # seconds
+LIFE_OF_LINK: Final[dict[LinkKind, int]] = {"setup": 30 * 60, "invitation": 7 * DAY, "reset": 3600}
+#: How much later a session must be seen for it to be written down.
+_SEEN_EVERY: Final = 60  # seconds
+
+#: Failures of one address of mail after which the next must wait: a second, twice that, and so on.
+PATIENT_UNTIL: Final = 5
+LONGEST_WAIT: Final = 15 * 60  # seconds
+#: After so many in a row only a reset helps (NIST SP 800-63B-4).
+MOST_FAILURES: Final = 100
+#: What one address of the network may fail in a minute.
+PER_MINUTE: Final = 30
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """A session that was just begun, and what opens it, which is told this once."""
+
+    token: str
+    session: Session
+
+    def __repr__(self) -> str:
+        return f"Begun(session={self.session.id!r})"
+
+
+class Invited(msgspec.Struct, frozen=True):
+    """A person, and what a one-time link for them holds, which is told this once."""
+
+    person: Person | None
+    token: str
+    ends_at: int
+
+    def __repr__(self) -> str:
+        return f"Invited(ends_at={self.ends_at})"
+
+
+class Sessions(Desk):
+    """Who is signed in to an installation."""
+
+    def __init__(self, database: Database, keyring: Keyring, clock: Callable[[], int]) -> None:
+        super().__init__(database, keyring, clock)
+        self._passwords = Passwords()
+
+    # ------------------------------------------------------------------------------------------------- in and out
+
+    def sign_in(self, email: str, password: str, *, source: str = "", request_id: str = "") -> Begun:
+        """Begin a session. Raises ``SignInFailed``, the same for whoever is unknown, ``Throttled`` or ``Unavailable``."""
+        email = email.strip().lower()[:320]
+        person_id = self._prove(email, password, source)
+        with self.change() as change:
+            person = people.get(change.tx, person_id=person_id)
+            if person is None or person.state != "active":  # since a moment ago
+                raise SignInFailed
+            sessions.purge(change.tx, change.now)
+            opened = self._begin(change, person, source)
+            actor = Actor("person", person.id, source, request_id)
+            change.tell(actor, "session.begin", ("person", person.id), session=opened.session.id)
+        return opened
+
+    def find(self, token: str) -> Session | None:
+        """Whose session a cookie opens, if it has not ended. Never from memory: a session that was ended is ended."""
+        now = self.clock()
+        with self.database.read() as connection:
+            stored = sessions.find(connection, _digest(token))
+            person = None if stored is None else people.get(connection, person_id=stored.person_id)
+        if stored is None or person is None or person.state != "active" or now >= stored.ends_at:
+            return None
+        seen_at = self._seen([stored]).get(stored.id, stored.began_at)
+        if now - seen_at >= IDLE * SECOND:
+            return None
+        if now - seen_at >= _SEEN_EVERY * SECOND:
+            self._see(stored.id, now)
+        return _session(stored, person, seen_at)
+
+    def list(self, person: Person) -> tuple[Session, ...]:  # the verb of every surface
+        """A person's sessions that have not ended, oldest first."""
+        now = self.clock()
+        with self.database.read() as connection:
+            stored = sessions.of(connection, person.id)
+        seen = self._seen(stored)
+        found = (_session(one, person, seen.get(one.id, one.began_at)) for one in stored)
+        return tuple(one for one in found if now < one.ends_at and now - one.seen_at < IDLE * SECOND)
+
+    def end(self, session: Session, session_id: str | None = None, *, actor: Actor) -> None:
+        """End a session, or another one of the same person. Raises ``NotFound``."""
+        ended = session_id or session.id
+        with self.change() as change:
+            if ended not in {one.id for one in sessions.of(change.tx, session.person.id)}:
+                raise NotFound(f"there is no session {ended[:60]!r}")
+            sessions.end(change.tx, session=ended)
+            change.tell(actor, "session.end", ("person", session.person.id), session=ended)
+
+    def prove_again(self, session: Session, password: str, *, actor: Actor) -> Begun:
+        """Give the password again: dangerous acts are open for some minutes, under a new cookie.
+
+        Raises ``SignInFailed``, ``Throttled`` or ``Unavailable``.
+        """
+        self._prove(session.person.email, password, actor.source)
+        token = _draw()
+        with self.change() as change:
+            sessions.renew(change.tx, session.id, _digest(token), change.now)
+            change.tell(actor, "session.prove", ("person", session.person.id), session=session.id)
+            return Begun(token, msgspec.structs.replace(session, proven_at=change.now))
+
+    def change_password(self, session: Session, current: str, new: str, *, actor: Actor) -> Begun:
+        """Take another password, and end every other session. Raises ``SignInFailed``, ``Invalid``, ``Throttled``."""
+        self._prove(session.person.email, current, actor.source, path="current")
+        hashed = self._hash(new, session.person)
+        token = _draw()
+        with self.change() as change:
+            people.change(change.tx, session.person.id, password=hashed, updated_at=change.now)
+            sessions.end(change.tx, person=session.person.id, but=session.id)
+            sessions.renew(change.tx, session.id, _digest(token), change.now)
+            change.tell(actor, "person.password", ("person", session.person.id))
+            return Begun(token, msgspec.structs.replace(session, proven_at=change.now))
+
+    def is_fresh(self, session: Session) -> bool:
+        """Whether the password was given so lately that a dangerous act needs it no more."""
+        return self.clock() - session.proven_at < FRESH * SECOND
+
+    # ---------------------------------------------------------------------------------------------- one-time links
+
+    def link(
+        self, change: Change, kind: LinkKind, person: Person | None, account: str | None = None
+    ) -> Invited:
+        """Make a link in a transaction; earlier ones like it end."""
+        token, ends_at = _draw(), change.now + LIFE_OF_LINK[kind] * SECOND
+        made = Link(kind, None if person is None else person.id, account, ends_at)
+        sessions.add_link(change.tx, _digest(token), made, change.now)
+        return Invited(person, token, ends_at)
+
+    def set_up(self) -> Invited | None:
+        """Make the link by which the first operator comes in; ``None`` where there is an operator."""
+        with self.change() as change:
+            return None if people.operators(change.tx) else self.link(change, "setup", None)
+
+    def meant(self, token: str) -> tuple[LinkKind, Person | None]:
+        """What a link is for, and whom. Raises ``NotFound`` for one that is used, ended or nobody's."""
+        with self.database.read() as connection:
+            found = self._live(sessions.find_link(connection, _digest(token)), self.clock())
+            return found.kind, people.get(connection, person_id=found.person_id)
+
+    def follow(
+        self,
+        token: str,
+        password: str,
+        *,
+        email: str | None = None,
+        name: str | None = None,
+        source: str = "",
+        request_id: str = "",
+    ) -> Begun:
+        """Follow a link: choose a password, and be signed in. It works once, whoever is fastest.
+
+        A set-up makes the first operator, who says ``email``. An invitation of somebody who has a password is accepted
+        with that one. Raises ``NotFound``, ``Invalid``, ``SignInFailed``, ``Throttled`` or ``Unavailable``.
+        """
+        kind, person = self.meant(token)
+        hashed = None
+        if kind == "invitation" and person is not None and person.state == "active":
+            self._prove(person.email, password, source)
+        else:
+            email = fields.email(email) if kind == "setup" else None
+            about = (
+                [text for text in (email, name) if text] if person is None else [person.email, person.name]
+            )
+            hashed = self._passwords.hash(passwords.check(password, about))
+        with self.change() as change:
+            found = self._live(sessions.find_link(change.tx, _digest(token)), change.now)
+            if not sessions.use_link(change.tx, _digest(token)):
+                raise NotFound("the link was used, has ended, or never was")
+            person_id = self._make(change, email, name) if found.person_id is None else found.person_id
+            opened = self._arrive(change, found, person_id, hashed, name, source)
+            actor = Actor("person", person_id, source, request_id)
+            change.tell(actor, f"link.{found.kind}", ("person", person_id), session=opened.session.id)
+        self._pardon(opened.session.person.email)
+        return opened
+
+    def _make(self, change: Change, email: str | None, name: str | None) -> str:
+        if email is None or people.operators(change.tx):
+            raise NotFound("there is an operator already")
+        if people.get(change.tx, email=email) is not None:
+            raise Conflict("somebody has this address already")
+        person_id = new_person_id()
+        people.add(change.tx, person_id, email, fields.name(name or email), change.now, change.now)
+        return person_id
+
+    def _arrive(
+        self, change: Change, link: Link, person_id: str, hashed: str | None, name: str | None, source: str
+    ) -> Begun:
+        person = people.get(change.tx, person_id=person_id)
+        if person is None or person.state == "disabled":
+            raise NotFound("the link was used, has ended, or never was")
+        if link.account_id is not None:
+            people.change_membership(change.tx, person_id, link.account_id, accepted_at=change.now)
+        if hashed is not None:
+            given = {"name": fields.name(name)} if name and link.kind == "invitation" else {}
+            people.change(change.tx, person_id, password=hashed, updated_at=change.now, **given)
+            sessions.end(change.tx, person=person_id)
+        person = people.get(change.tx, person_id=person_id)
+        assert person is not None
+        return self._begin(change, person, source)
+
+    @staticmethod
+    def _live(link: Link | None, now: int) -> Link:
+        if link is None or now >= link.ends_at:
+            raise NotFound("the link was used, has ended, or never was")
+        return link
+
+    # -------------------------------------------------------------------------------------------------------- inside
+
+    def _begin(self, change: Change, person: Person, source: str) -> Begun:
+        token = _draw()
+        stored = StoredSession(
+            secrets.token_hex(8), person.id, change.now, change.now, change.now + LONGEST * SECOND, source
+        )
+        sessions.begin(change.tx, _digest(token), stored)
+        return Begun(token, _session(stored, person, change.now))
+
+    def _hash(self, new: str, person: Person) -> str:
+        return self._passwords.hash(passwords.check(new, [person.email, person.name]))
+
+    def _prove(self, email: str, password: str, source: str, *, path: str = "password") -> str:
+        """The id of whose password it is. Whoever is unknown costs the same time and gets the same answer."""
+        subjects = [self._subject(f"mail {email}")] + (
+            [self._subject(f"net {_net(source)}")] if source else []
+        )
+        now = self.clock()
+        with self.database.read("usage") as connection:
+            tried = [sessions.failures(connection, subject) for subject in subjects]
+        wait = max(_wait_for_mail(tried[0], now), _wait_for_net(tried[1], now) if source else 0)
+        if wait:
+            raise Throttled(wait)
+        with self.database.read() as connection:
+            person_id, stored, disabled_at = people.password(connection, email) or ("", None, None)
+        right = self._passwords.proves(stored, password)
+        if not right or disabled_at is not None:
+            self._fail(subjects, now)
+            raise SignInFailed
+        if tried[0].failed:
+            self._pardon(email)
+        if stored is not None and self._passwords.is_outdated(stored):
+            with self.change() as change:
+                people.change(change.tx, person_id, password=self._passwords.hash(password))
+        return person_id
+
+    def _subject(self, text: str) -> str:
+        """A keyed digest: whoever reads the table learns nobody's address."""
+        return hmac.digest(self.keyring.cursor, b"sign-in " + text.encode("utf-8", "replace"), "sha256").hex()
+
+    def _fail(self, subjects: Sequence[str], now: int) -> None:
+        with self.database.write("usage") as tx:
+            sessions.forget(tx, now - 30 * DAY * SECOND)
+            for place, subject in enumerate(subjects):
+                last = sessions.failures(tx, subject)
+                over = place == 1 and now - last.since >= 60 * SECOND
+                begins = last.failed == 0 or over
+                sessions.fail(
+                    tx,
+                    subject,
+                    Failures(1 if begins else last.failed + 1, now if begins else last.since, now),
+                )
+
+    def _pardon(self, email: str) -> None:
+        with self.database.write("usage") as tx:
+            sessions.pardon(tx, self._subject(f"mail {email}"))
+
+    def _seen(self, stored: Sequence[StoredSession]) -> dict[str, int]:
+        with self.database.read("usage") as connection:
+            return sessions.last_seen(connection, [one.id for one in stored])
+
+    def _see(self, session_id: str, now: int) -> None:
+        try:
+            with self.database.write("usage") as tx:
+                sessions.see(tx, session_id, now)
+        except Unavailable:  # counting is down: whoever is signed in stays so
+            return
+
+
+def new_person_id() -> str:
+    """Draw an id."""
+    return f"prsn_{secrets.token_hex(10)}"
+
+
+def _draw() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
+
+
+def _session(stored: StoredSession, person: Person, seen_at: int) -> Session:
+    return Session(
+        stored.id, person, stored.began_at, stored.proven_at, stored.ends_at, stored.source, seen_at
+    )
+
+
+def _net(source: str) -> str:
+    """Whom failures from an address are laid to: IPv4 as it is, IPv6 by its /64, as one subscriber has."""
+    try:
+        address = ip_address(source)
+    except ValueError:
+        return source
+    if address.version == 4:
+        return str(address)
+    mapped = address.ipv4_mapped
+    return str(mapped) if mapped is not None else address.packed[:8].hex()
+
+
+def _wait_for_mail(tried: Failures, now: int) -> int:
+    """For how many seconds nobody may try again."""
+    if tried.failed < PATIENT_UNTIL:
+        return 0
+    if tried.failed >= MOST_FAILURES:
+        return LONGEST_WAIT
+    wait = min(1 << min(tried.failed - PATIENT_UNTIL, 20), LONGEST_WAIT)
+    return max(0, -(-(tried.at + wait * SECOND - now) // SECOND))
+
+
+def _wait_for_net(tried: Failures, now: int) -> int:
+    if tried.failed < PER_MINUTE:
+        return 0
+    return max(0, -(-(tried.since + 60 * SECOND - now) // SECOND))
+
+
+__all__ = ["Begun", "Invited", "Sessions", "new_person_id"]

@@ -1,0 +1,43 @@
+"""People for tests: members of accounts and operators, who have chosen a password, and their open sessions."""
+
+from secrets import token_hex
+from typing import Any
+
+from keywright import Keywright
+from keywright.model import Person, Session
+from keywright.server.callers import csrf_token
+
+PASSWORD = "four words beside gravel"
+
+
+def begin(
+    kw: Keywright, role: str, account: str = "globex", email: str = "", **more: Any
+) -> tuple[str, Session]:
+    """A person with a role, or an operator, signed in: what their cookie holds, and the session."""
+    people, sessions = kw.installation.people, kw.installation.sessions
+    email = email or f"{role}@{account}.example"
+    if role == "operator":
+        invited = people.appoint(email)
+    else:
+        invited = people.invite(email, account=account, role=role, **more)
+    begun = sessions.follow(invited.token, PASSWORD)
+    return begun.token, begun.session
+
+
+def member(kw: Keywright, role: str, account: str = "globex") -> Person:
+    """A member of an account who has been invited, and has not come yet: no password is computed for them."""
+    email = f"invited-{token_hex(4)}@{account}.example"
+    invited = kw.installation.people.invite(email, account=account, role=role)
+    assert invited.person is not None
+    return invited.person
+
+
+def as_person(kw: Keywright, begun: tuple[str, Session], account: str | None = None) -> dict[str, str]:
+    """The headers with which one of our pages calls for somebody."""
+    token, session = begun
+    headers = {
+        "Cookie": f"keywright-session={token}",
+        "X-CSRF-Token": csrf_token(kw.installation, session),
+        "Sec-Fetch-Site": "same-origin",
+    }
+    return headers if account is None else headers | {"Keywright-Account": account}
