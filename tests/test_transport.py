@@ -1,7 +1,6 @@
 """What lies under a request: HTTPS, the proxies that are believed, the client's address, and a store that is gone."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import ip_network
 
 import pytest
@@ -12,7 +11,7 @@ from keywright.errors import CannotStart
 from keywright.server import app
 from keywright.server.proxies import canonical, client_address
 from keywright.testing import Clock
-from surfaces import Door, configured, manager, server
+from surfaces import Door, configured, lost, manager, server
 
 PUBLIC = "https://keys.example"
 PROXY = "10.0.0.7"
@@ -229,16 +228,6 @@ def test_an_allow_list_believes_named_proxies_only(kw: Keywright) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- a store that is gone
-
-
-@contextmanager
-def lost(kw: Keywright) -> Iterator[None]:
-    """Take the keys' file away for a while: what was open is closed, and nothing can be opened."""
-    file = kw.installation.database.file("keys")
-    kw.installation.lookup.close()
-    away = file.rename(file.with_suffix(".away"))
-    yield
-    away.rename(file)
 
 
 @pytest.mark.security("R-38")

@@ -53,7 +53,7 @@ def command(database: str | None, config: Path | None, **flags: Any) -> None:
         app.hear(taken, found)
         lines = _told(installation, found, taken)
         if found.workers == 1:
-            app.run(app.build(installation, found), taken, lambda: _print(lines))
+            app.run(app.build(installation, found), taken, lambda: _print(lines), notice=found.drain_seconds)
             return
     # Closed again: what a worker opens, it opens for itself.
     raise SystemExit(_several(found, taken, lines))
@@ -61,18 +61,22 @@ def command(database: str | None, config: Path | None, **flags: Any) -> None:
 
 def _several(found: "Settings", taken: socket.socket, lines: list[str]) -> int:
     from keywright.server import app
+    from keywright.server.board import Board
     from keywright.server.workers import CANNOT_START, Workers
 
-    def work(ready: Callable[[], None]) -> None:
+    board = Board(found.workers)
+
+    def work(number: int, ready: Callable[[], None]) -> None:
         try:
             installation = _open(found)
         except CannotStart as trouble:
             click.echo(f"keywright: {trouble}", err=True)
             raise SystemExit(CANNOT_START) from None
         with installation:
-            app.run(app.build(installation, found), taken, ready)
+            served = app.build(installation, found, board.place(number))
+            app.run(served, taken, ready, notice=found.drain_seconds, looked_after=True)
 
-    return Workers(found.workers, work).run(lambda: _print(lines))
+    return Workers(found.workers, work, taken.close).run(lambda: _print(lines))
 
 
 def _open(found: "Settings") -> "Installation":

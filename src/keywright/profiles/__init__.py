@@ -216,6 +216,7 @@ MANAGEMENT_SCOPES: Final[dict[str, tuple[str, bool]]] = {
     ),
     "usage:read": ("Read usage and the refusal log", True),
     "audit:read": ("Read the audit trail", True),
+    "metrics:read": ("Read /metrics", True),
 }
 
 

@@ -4,8 +4,9 @@ A hand-written ASGI dispatcher costs what the bare server costs (``ux.md`` 5.2).
 application behind it, once its caller is known: under ``/v1/`` nothing is answered to nobody.
 """
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -25,6 +26,9 @@ from keywright.schemes import MALFORMED, Presented, Unproven, from_mapping
 from keywright.server import forward_auth, self_service
 from keywright.server.bodies import BODY_LIMIT, CutOff, TooLarge, accept_json, read_body, refuse_twins
 from keywright.server.problems import (
+    NO_STORE,
+    NOSNIFF,
+    App,
     Pairs,
     Receive,
     Scope,
@@ -36,10 +40,10 @@ from keywright.server.problems import (
     respond_problem,
 )
 from keywright.server.proxies import canonical, client_address, is_trusted
+from keywright.server.watch import Watch
 from keywright.settings import Settings
 
 Asked = TypeVar("Asked")
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MOST_HEADERS: Final = 100
 BATCH_LIMIT: Final = 1024 * 1024
 BATCH_ITEMS: Final = 100
@@ -85,10 +89,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Hot:
-    """The dispatcher. ``behind`` answers what it does not."""
+    """The dispatcher. ``behind`` answers what it does not; ``watch`` knows the figures of ``/metrics``."""
 
-    def __init__(self, installation: Installation, settings: Settings, behind: App) -> None:
+    def __init__(self, installation: Installation, settings: Settings, behind: App, watch: Watch) -> None:
         self._installation = installation
+        self.watch = watch
+        #: whether it is about to stop: then it is not ready, and answers all the same
+        self.leaving = False
         self._engine: Engine = installation.engine
         self._clock = installation.clock
         self._settings = settings
@@ -101,6 +108,7 @@ class Hot:
             b"/v1/whoami": self._whoami,
             b"/livez": self._live,
             b"/readyz": self._ready,
+            b"/metrics": self._metrics,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -269,6 +277,7 @@ class Hot:
         keyspace, request_id = gate.compiled.keyspace.name, scope["keywright.request_id"]
         verdict = Verdict(code, code, keyspace, self._clock(), request_id)
         self._installation.meter.refuse(verdict, gate.environment, self._client(scope), None, None)
+        self.watch.add("turned_away", keyspace, code)
         await self._refuse(scope, send, verdict)
 
     # ---------------------------------------------------------------------------------------------------- the others
@@ -295,6 +304,10 @@ class Hot:
         await respond_json(scope, send, 200, {"status": "ok"})
 
     async def _ready(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        if self.leaving:
+            detail = "The server is being stopped: send what is new elsewhere."
+            await respond_problem(scope, send, "unavailable", detail, headers=[(b"retry-after", b"1")])
+            return
         try:
             stale = await self._engine.afresh(self._clock())
             serves = not stale or len(self._installation.cache) > 0
@@ -306,13 +319,34 @@ class Hot:
             return
         await respond_json(scope, send, 200, {"status": "stale" if stale else "ok"})
 
+    async def _metrics(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        if self._settings.metrics == "off":
+            await respond_problem(scope, send, "not_found", "There is nothing here.")
+            return
+        if scope["method"] not in ("GET", "HEAD"):
+            allow = [(b"allow", b"GET, HEAD")]
+            await respond_problem(scope, send, "method_not_allowed", "This address takes GET.", headers=allow)
+            return
+        if self._settings.metrics == "key":
+            caller = await self.caller(scope, send, "metrics:read")
+            if caller is None:
+                return
+            if caller.reach != Reach():
+                detail = "The metrics are of the whole installation: a key that is bound cannot read them."
+                await respond_problem(scope, send, "insufficient_scope", detail)
+                return
+        kind, text = await asyncio.to_thread(self.watch.page)
+        await respond(scope, send, 200, [(b"content-type", kind), NO_STORE, NOSNIFF], text)
+
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             while True:
                 message = await receive()
                 if message["type"] == "lifespan.startup":
+                    self.watch.start()
                     await send({"type": "lifespan.startup.complete"})
                 else:
+                    await asyncio.to_thread(self.watch.stop)
                     self._installation.close()
                     await send({"type": "lifespan.shutdown.complete"})
                     return
