@@ -18,7 +18,9 @@ from typing import Final, NamedTuple
 
 #: A worker that lived shorter than this is replaced only after a pause, in seconds.
 TOO_SHORT: Final = 10.0
-LONGEST_PAUSE: Final = 30.0
+#: The first such pause, and the longest, in seconds.
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 30.0
 CANNOT_START: Final = 3  # the exit code of the command
 #: What stops the server. Nothing is read anew on SIGHUP: definitions hold at once, and settings from the start on.
 STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -94,14 +96,14 @@ class Workers:
             return
         lived = time.monotonic() - begun.at
         short = self._short[begun.number] = self._short[begun.number] + 1 if lived < TOO_SHORT else 0
-        pause = min(2.0 ** (short - 1), LONGEST_PAUSE) if short else 0.0
+        pause = min(FIRST_PAUSE * 2.0 ** min(short - 1, 30), LONGEST_PAUSE) if short else 0.0
         self._due[begun.number] = time.monotonic() + pause
         log.warning(
             "worker %s %s after %.0f s; the next is started %s",
             pid,
             how_it_ended(code),
             lived,
-            f"in {pause:.0f} s" if pause else "now",
+            f"in {pause:g} s" if pause else "now",
         )
 
     def _replace(self) -> None:
