@@ -162,10 +162,10 @@ class Running:
 
 
 class Served(Running):
-    """``keywright serve`` on a free port, from the moment on which it listens."""
+    """``keywright serve`` on a free port unless one is named, from the moment on which it listens."""
 
-    def __init__(self, database: str, cwd: Path, **environment: str) -> None:
-        super().__init__("serve", "--port", "0", "--database", database, cwd=cwd, **environment)
+    def __init__(self, database: str, cwd: Path, *, port: int = 0, **environment: str) -> None:
+        super().__init__("serve", "--port", str(port), "--database", database, cwd=cwd, **environment)
         self.url = self.until(r"listening\s+(http://[^\s,]+)")[1]
         self.port = int(self.url.rpartition(":")[2])
 

@@ -35,6 +35,7 @@ def behind(kw: Keywright) -> Iterator[Door]:
 
 
 @pytest.mark.requirement("P-40", "G-08")
+@pytest.mark.security("H-10")
 @pytest.mark.parametrize(
     "path", ["/k/every.production/whoami", "/v1/keys", "/v1/verify", "/nothing", "/openapi.json"]
 )

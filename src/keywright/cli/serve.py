@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keywright.cli import logs
 from keywright.cli.opening import print_line, settings, where
 from keywright.errors import CannotStart
 from keywright.times import DAY, SECOND
@@ -41,7 +42,7 @@ def command(database: str | None, config: Path | None, **flags: Any) -> None:
         from keywright.server import app
     except ModuleNotFoundError as missing:
         raise CannotStart(f"{missing.name} is not installed: pip install 'keywright[server]'") from None
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logs.begin(logging.WARNING)
     found = settings(database, config, **flags)
     taken = app.listen(found)
     try:

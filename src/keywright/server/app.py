@@ -82,10 +82,10 @@ def listen(settings: Settings) -> socket.socket:
 
 
 class _Strict(HttpToolsProtocol):
-    """HTTP whose heads end, soon, and name one host.
+    """HTTP whose heads end, soon, name one host, and leave no doubt about where the body ends.
 
     uvicorn itself would collect an endless header line in memory, wait for ever for a client that sends a byte now and
-    then, and hand on a request with two ``Host`` headers.
+    then, and hand on a request with two ``Host`` headers or with a coding that nobody here decodes.
     """
 
     _in_head = True
@@ -93,7 +93,7 @@ class _Strict(HttpToolsProtocol):
     _taken = 0
     _owing = True  # whether the client has yet to send what it has begun
     _looks = 0  # how often that was seen since
-    _host: bytes | None = None  # the one that was looked at already
+    _weighed: list[tuple[bytes, bytes]] | None = None  # what was found good already
 
     def data_received(self, data: bytes) -> None:
         self._begun = True
@@ -105,9 +105,10 @@ class _Strict(HttpToolsProtocol):
                 self.send_400_response("The head of the request is too long.")
 
     def on_headers_complete(self) -> None:
-        hosts = [value for name, value in self.headers if name == b"host"]
-        if hosts != [self._host]:
-            self._host = _one_host(hosts, self.parser.get_http_version())
+        told = [header for header in self.headers if header[0] in _TELLING]
+        if told != self._weighed:
+            _weigh(told, self.parser.get_http_version())
+            self._weighed = told
         self._in_head, self._owing = False, True
         super().on_headers_complete()
 
@@ -123,20 +124,25 @@ class _Strict(HttpToolsProtocol):
             self.transport.close()
 
 
+#: Headers that are weighed before anything else.
+_TELLING: Final = frozenset((b"host", b"transfer-encoding"))
 #: What a ``Host`` can be: a name or an address, and a port. Nothing is decided by it, so none is refused for its name.
 _HOST: Final = re.compile(rb"\A(?:[A-Za-z0-9._~-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?\Z")
 
 
-class _NoHost(Exception):
-    """A request says in no way, or in two, whom it is for: the parser then answers 400."""
+class _Doubtful(Exception):
+    """A head can be read in more than one way: the parser then answers 400 and closes."""
 
 
-def _one_host(hosts: list[bytes], version: str) -> bytes:
-    if not hosts and version == "1.0":
-        return b""
-    if len(hosts) != 1 or not _HOST.match(hosts[0]):
-        raise _NoHost
-    return hosts[0]
+def _weigh(told: list[tuple[bytes, bytes]], version: str) -> None:
+    """Refuse a head that does not name one host, or whose body is coded in any way but ``chunked``."""
+    hosts = [value for name, value in told if name == b"host"]
+    codings = [value.lower() for name, value in told if name != b"host"]
+    named = len(hosts) == 1 and _HOST.match(hosts[0]) is not None
+    if not (named or (version == "1.0" and not hosts)):
+        raise _Doubtful
+    if codings and (codings != [b"chunked"] or version == "1.0"):
+        raise _Doubtful
 
 
 def hear(taken: socket.socket, settings: Settings) -> None:
