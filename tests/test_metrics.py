@@ -82,6 +82,7 @@ def test_it_can_be_open_or_absent(kw: Keywright) -> None:
 # --------------------------------------------------------------------------------------------------------- what it says
 
 
+@pytest.mark.stores
 def test_it_has_what_the_table_has(door: Door, key: Issued) -> None:
     """The page parses, and holds the metrics of the table with their kinds and labels, each, and no other."""
     kinds = {metric.name: metric.kind for metric in METRICS}
@@ -100,6 +101,7 @@ def test_it_has_what_the_table_has(door: Door, key: Issued) -> None:
     assert all(written_name(metric).startswith("keywright_") for metric in METRICS)
 
 
+@pytest.mark.stores
 def test_verdicts_are_counted_by_keyspace_and_code(kw: Keywright, door: Door) -> None:
     """Each verdict counts under its keyspace and code at once, whether it was written to the store yet or not."""
     key, other = make(kw, limits=["2/day"]), make(kw, keyspace="default")
@@ -148,6 +150,7 @@ def test_no_label_can_be_made_up(kw: Keywright, door: Door) -> None:
         assert word not in samples
 
 
+@pytest.mark.stores
 def test_memory_is_counted_by_hit_and_miss(kw: Keywright, door: Door, key: Issued) -> None:
     """A key's first verification is a miss, what follows a hit; a guess is neither, an unknown id a miss."""
     for _ in range(5):
@@ -315,6 +318,7 @@ def test_the_dead_count_but_are_not_alive() -> None:
     }
 
 
+@pytest.mark.stores
 def test_a_successor_goes_on(kw: Keywright, key: Issued) -> None:
     """Where a worker takes a dead one's place, what grows goes on from there, and the start is counted."""
     board = Board(1)

@@ -37,7 +37,7 @@ def behind(kw: Keywright) -> Iterator[Door]:
 @pytest.mark.requirement("P-40", "G-08")
 @pytest.mark.security("H-10")
 @pytest.mark.parametrize(
-    "path", ["/k/every.production/whoami", "/v1/keys", "/v1/verify", "/nothing", "/openapi.json"]
+    "path", ["/k/every.production/whoami", "/v1/keys", "/v1/verify", "/nothing", "/openapi.json", "/metrics"]
 )
 def test_plain_http_is_refused_unread(alone: Door, behind: Door, key: Issued, path: str) -> None:
     """With an https address plain HTTP is 403, alike for a right key and for none, no redirect, nothing looked up."""
