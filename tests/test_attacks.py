@@ -330,7 +330,7 @@ def test_memory_stays_flat(folder: Folder) -> None:
 def test_snails_are_not_waited_for(kw: Keywright, key: Issued, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients that send a byte now and then are closed, in a first or later head or in a body; others are served."""
     monkeypatch.setattr(server_app, "LOOK_EVERY", 1)
-    monkeypatch.setattr(server_app, "MOST_LOOKS", 3)
+    monkeypatch.setattr("keywright.server.strict.MOST_LOOKS", 3)
     again = Keywright(kw.installation.database.url, clock=kw.installation.clock)
     whole = request("GET", "/livez", close=False)
     body = b"POST /v1/verify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n"

@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import logging
-import re
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -11,22 +10,18 @@ from contextlib import contextmanager
 from typing import Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from keywright.errors import CannotStart
 from keywright.installation import Installation
 from keywright.server.board import Place
 from keywright.server.hot import Hot
 from keywright.server.problems import App, Receive, Scope, Send
+from keywright.server.strict import Strict
 from keywright.server.watch import Measured, Watch, counted
 from keywright.settings import Settings, is_loopback
 
-#: How much of a request's head is taken before it must have ended, in bytes.
-LONGEST_HEAD: Final = 128 * 1024
-#: How often clients are looked at that owe the rest of a request, in tenths of a second, and how often one may be seen so:
-#: whoever has not sent a request within 25 seconds is not waited for.
+#: How often clients are looked at that owe the rest of a request, in tenths of a second.
 LOOK_EVERY: Final = 50
-MOST_LOOKS: Final = 4
 
 
 def build(installation: Installation, settings: Settings, place: Place | None = None) -> Hot:
@@ -81,70 +76,6 @@ def listen(settings: Settings) -> socket.socket:
     return taken
 
 
-class _Strict(HttpToolsProtocol):
-    """HTTP whose heads end, soon, name one host, and leave no doubt about where the body ends.
-
-    uvicorn itself would collect an endless header line in memory, wait for ever for a client that sends a byte now and
-    then, and hand on a request with two ``Host`` headers or with a coding that nobody here decodes.
-    """
-
-    _in_head = True
-    _begun = True  # with these bytes, or before them; not somewhere inside them, behind another request
-    _taken = 0
-    _owing = True  # whether the client has yet to send what it has begun
-    _looks = 0  # how often that was seen since
-    _weighed: list[tuple[bytes, bytes]] | None = None  # what was found good already
-
-    def data_received(self, data: bytes) -> None:
-        self._begun = True
-        super().data_received(data)
-        if self._in_head and self._begun:
-            self._owing = True
-            self._taken += len(data)
-            if self._taken > LONGEST_HEAD and not self.transport.is_closing():
-                self.send_400_response("The head of the request is too long.")
-
-    def on_headers_complete(self) -> None:
-        told = [header for header in self.headers if header[0] in _TELLING]
-        if told != self._weighed:
-            _weigh(told, self.parser.get_http_version())
-            self._weighed = told
-        self._in_head, self._owing = False, True
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._in_head, self._begun, self._taken = True, False, 0
-        self._owing, self._looks = False, 0
-        super().on_message_complete()
-
-    def look(self) -> None:
-        """Close the connection of a client that was seen to owe the same request too often."""
-        self._looks = self._looks + 1 if self._owing else 0
-        if self._looks > MOST_LOOKS:
-            self.transport.close()
-
-
-#: Headers that are weighed before anything else.
-_TELLING: Final = frozenset((b"host", b"transfer-encoding"))
-#: What a ``Host`` can be: a name or an address, and a port. Nothing is decided by it, so none is refused for its name.
-_HOST: Final = re.compile(rb"\A(?:[A-Za-z0-9._~-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?\Z")
-
-
-class _Doubtful(Exception):
-    """A head can be read in more than one way: the parser then answers 400 and closes."""
-
-
-def _weigh(told: list[tuple[bytes, bytes]], version: str) -> None:
-    """Refuse a head that does not name one host, or whose body is coded in any way but ``chunked``."""
-    hosts = [value for name, value in told if name == b"host"]
-    codings = [value.lower() for name, value in told if name != b"host"]
-    named = len(hosts) == 1 and _HOST.match(hosts[0]) is not None
-    if not (named or (version == "1.0" and not hosts)):
-        raise _Doubtful
-    if codings and (codings != [b"chunked"] or version == "1.0"):
-        raise _Doubtful
-
-
 def hear(taken: socket.socket, settings: Settings) -> None:
     """Let requests come: from here on they wait, and are answered by ``run``. Raises ``CannotStart``."""
     try:
@@ -170,7 +101,7 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % LOOK_EVERY == 0:
             for connection in list(self.server_state.connections):
-                if isinstance(connection, _Strict):
+                if isinstance(connection, Strict):
                     connection.look()
         return await super().on_tick(counter)
 
@@ -194,7 +125,7 @@ def server(app: App) -> _Server:
         Measured(app, app.watch) if isinstance(app, Hot) else app,
         interface="asgi3",
         loop="uvloop",
-        http=_Strict,
+        http=Strict,
         ws="none",
         lifespan="on",
         access_log=False,
