@@ -26,9 +26,9 @@ PATIENCE = 60.0
 
 
 def surroundings(**over: str) -> dict[str, str]:
-    """This process's environment, without what it sets for a Keywright of its own."""
+    """This process's environment, without what it sets for a Keywright of its own; a server that is stopped stops at once."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KEYWRIGHT_")}
-    return kept | {"PYTHONUNBUFFERED": "1"} | over
+    return kept | {"PYTHONUNBUFFERED": "1", "KEYWRIGHT_DRAIN_SECONDS": "0"} | over
 
 
 class Ran(NamedTuple):
@@ -162,11 +162,11 @@ class Running:
 
 
 class Served(Running):
-    """``keywright serve`` on a free port, from the moment on which it listens."""
+    """``keywright serve`` on a free port unless one is named, from the moment on which it listens."""
 
-    def __init__(self, database: str, cwd: Path, **environment: str) -> None:
-        super().__init__("serve", "--port", "0", "--database", database, cwd=cwd, **environment)
-        self.url = self.until(r"listening\s+(http://\S+)\n")[1]
+    def __init__(self, database: str, cwd: Path, *, port: int = 0, **environment: str) -> None:
+        super().__init__("serve", "--port", str(port), "--database", database, cwd=cwd, **environment)
+        self.url = self.until(r"listening\s+(http://[^\s,]+)")[1]
         self.port = int(self.url.rpartition(":")[2])
 
 

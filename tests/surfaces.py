@@ -18,7 +18,8 @@ from keywright import Issued, Keywright
 from keywright.model import Binding
 from keywright.profiles import MANAGEMENT_SCOPES
 from keywright.server import app as server_app
-from keywright.server.hot import App, Hot
+from keywright.server.hot import Hot
+from keywright.server.problems import App
 from keywright.settings import Settings, load
 
 Pairs = list[tuple[bytes, bytes]]
@@ -286,3 +287,13 @@ def records(*names: str) -> Iterator[list[logging.LogRecord]]:
     finally:
         for logger in loggers:
             logger.removeHandler(keeper)
+
+
+@contextmanager
+def lost(kw: Keywright) -> Iterator[None]:
+    """Take the keys' file away for a while: what was open is closed, and nothing can be opened."""
+    file = kw.installation.database.file("keys")
+    kw.installation.lookup.close()
+    away = file.rename(file.with_suffix(".away"))
+    yield
+    away.rename(file)

@@ -159,33 +159,112 @@ def test_a_long_head_is_not_an_endless_one(ports: Ports) -> None:
     assert ports.ask((one + two) * 4 + whoami(*right)) == [200] * 9
 
 
+SMUGGLED = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+#: Requests that some server somewhere reads differently than another: the head behind the first line and ``Host``, the body.
+DOUBTFUL = [
+    (b"Transfer-Encoding: chunked\r\nContent-Length: 5", b"0\r\n\r\n"),
+    (b"Content-Length: 5\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
+    (b"Content-Length: 0\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
+    (b"Content-Length: 5\r\nContent-Length: 6", b"0\r\n\r\n"),
+    (b"Content-Length: 5\r\nContent-Length: 5", b"0\r\n\r\n"),
+    (b"Content-Length: 5, 5", b"0\r\n\r\n"), (b"Content-Length: 5, 6", b"0\r\n\r\n"),
+    (b"Content-Length: -5", b""), (b"Content-Length: +5", b"0\r\n\r\n"), (b"Content-Length: 0x5", b"0\r\n\r\n"),
+    (b"Content-Length: 5 5", b"0\r\n\r\n"), (b"Content-Length: ", b""), (b"Content-Length: 99999999999999999999", b""),
+    (b"Content-Length : 5", b"0\r\n\r\n"), (b"Content-Length\x0b: 5", b"0\r\n\r\n"),
+    (b"Transfer-Encoding: xchunked", b"0\r\n\r\n"), (b"Transfer-Encoding: identity", b"0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked, identity", b"0\r\n\r\n"), (b"Transfer-Encoding: gzip, chunked", b"0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
+    (b"Transfer-Encoding: xchunked\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x", b"0\r\n\r\n"),
+    (b"Transfer-Encoding : chunked", b"0\r\n\r\n"), (b"Transfer-Encoding: \x0bchunked", b"0\r\n\r\n"),
+    (b'Transfer-Encoding: "chunked"', b"0\r\n\r\n"), (b"Transfer-Encoding: chunked\r\n folded", b"0\r\n\r\n"),
+    (b"X-A: b\r\n Transfer-Encoding: chunked", b"0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"0x0\r\n\r\n"), (b"Transfer-Encoding: chunked", b"-1\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"ffffffffffffffffff\r\n\r\n"), (b"Transfer-Encoding: chunked", b"5\nabcde\n0\n\n"),
+    (b"Transfer-Encoding: chunked", b"0;x\n"), (b"Transfer-Encoding: chunked", b"5\r\nabcdef\r\n0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"0\r\nContent-Length: 5\r\n\r\n"), (b"Transfer-Encoding: chunked", b"5 \r\nabcde\r\n0\r\n\r\n"),
+    (b"X-A: b\n\nGET /livez HTTP/1.1", b""), (b"X-A: b\nX-C: d", b""), (b"X-A: b\rX-C: d", b""), (b"X-A: b\r\r\nX-C: d", b""),
+    (b"X-A: b\r\n folded: yes", b""), (b"X-A: b\r\n\tfolded: yes", b""), (b"X-A\x00: b", b""), (b"X-A: b\x00", b""),
+    (b": b", b""), (b"X A: b", b""), (b"Host: localhost", b""), (b"Host: other", b""), (b"hOST: other", b""),
+]  # fmt: skip
+
+
+@pytest.mark.security("T-07")
+@pytest.mark.parametrize(("head", "body"), DOUBTFUL)
+def test_smuggling_is_refused(ports: Ports, head: bytes, body: bytes) -> None:
+    """What two servers could read differently is one 400, and what stands behind it is no second request."""
+    first = b"POST /v1/verify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    first += f"Authorization: {ports.caller['Authorization']}\r\n".encode()
+    found = ports.ask(first + head + b"\r\n\r\n" + body + SMUGGLED, half_close=True)
+    assert found == [400]
+    last = first + b"X-B: c\r\n" + head + b"\r\nX-D: e\r\n\r\n" + body + SMUGGLED
+    assert ports.ask(last, half_close=True) == [400]
+
+
+@pytest.mark.security("T-07")
+def test_what_is_plain_has_one_answer_each(ports: Ports) -> None:
+    """Of requests with a length, with chunks and without a body, in one go, each has its own answer, in order."""
+    asked = json.dumps({"keyspace": "every", "environment": "production", "token": token(ports.key)}).encode()
+    head = [("Content-Type", "application/json"), *ports.caller.items()]
+    chunked = request("POST", "/v1/verify", [*head, ("Transfer-Encoding", "chunked")], close=False)
+    chunked += b"%x\r\n%b\r\n0\r\n\r\n" % (len(asked), asked)
+    plain = request("POST", "/v1/verify", head, asked, close=False)
+    nothing = request("GET", "/v1/nothing", ports.caller, close=False)
+
+    assert ports.ask(plain + nothing + chunked + nothing + chunked + SMUGGLED) == [
+        200,
+        404,
+        200,
+        404,
+        200,
+        200,
+    ]
+
+
+@pytest.mark.security("T-07", "T-08")
 @pytest.mark.parametrize(
-    "head",
+    "hosts",
     [
-        b"Transfer-Encoding: chunked\r\nContent-Length: 5",
-        b"Content-Length: 5\r\nTransfer-Encoding: chunked",
-        b"Content-Length: 5\r\nContent-Length: 6",
-        b"Content-Length: 5, 6",
-        b"Content-Length: -5",
-        b"Content-Length: 0x5",
-        b"Content-Length: 99999999999999999999",
-        b"Transfer-Encoding: xchunked",
-        b"Transfer-Encoding: chunked, identity",
-        b"Transfer-Encoding : chunked",
-        b"X-A: b\n\nGET /livez HTTP/1.1",
-        b"X-A: b\r\n folded: yes",
-        b"X-A\x00: b",
-        b": b",
-        b"X A: b",
+        [], [b"a", b"a"], [b"a", b"b"], [b""], [b"a/b"], [b"a/"], [b"a?b"], [b"a#b"], [b"u@a"], [b"u:p@a"], [b"a\\b"], [b"a\tb"],
+        [b"a b"], [b"a,b"], [b"a, a"], [b"http://a"], [b"//a"], [b"[::1"], [b"::1"], [b"[::1]x"], [b"a:x"], [b"a:999999"], [b"a:-1"],
+        [b"a%2fb"], [b"\xff"], [b"\xc3\xa9.example"], [b"a;b"], [b"a:80:80"], [b"a" * 300],
+    ],
+)  # fmt: skip
+def test_a_host_that_is_none_never_authorises(ports: Ports, hosts: list[bytes]) -> None:
+    """With no ``Host``, two, or one that is no name with a port, a right key is one 400 at every door."""
+    for path, key in (
+        (b"/v1/keys", ports.caller["Authorization"]),
+        (b"/k/every.production/whoami", f"Bearer {token(ports.key)}"),
+    ):
+        lines = [
+            b"GET " + path + b" HTTP/1.1",
+            *(b"Host: " + host for host in hosts),
+            b"Authorization: " + key.encode(),
+        ]
+        assert ports.ask(b"\r\n".join([*lines, b"", b""]) + SMUGGLED) == [400]
+
+
+@pytest.mark.security("T-08")
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"a",
+        b"a:80",
+        b"A.b_c-d.example:8700",
+        b"127.0.0.1",
+        b"[::1]:8700",
+        b"xn--e1aybc.example",
+        b"a.",
+        b"a:",
     ],
 )
-def test_smuggling_is_refused(ports: Ports, head: bytes) -> None:
-    """A head that two servers could read differently is one 400, and what stands behind it is no second request."""
-    smuggled = b"0\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-    raw = b"POST /v1/verify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + head
-    for line in (f"Authorization: {ports.caller['Authorization']}".encode(), b"X-B: c"):
-        found = ports.ask(raw + b"\r\n" + line + b"\r\n\r\n" + smuggled, half_close=True)
-        assert found in ([400], []), found
+def test_any_host_that_is_one_will_do(ports: Ports, host: bytes) -> None:
+    """Nothing is decided by the name that a proxy or a container calls the server by, and no answer repeats it."""
+    raw = b"GET /k/every.production/whoami HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\nX-Token: "
+    answer = exchange(ports.port, raw + token(ports.key).encode() + b"\r\n\r\n")
+    assert statuses(answer) == [200]
+    assert b"example" not in answer
+    assert ports.ask(b"GET /livez HTTP/1.0\r\n\r\n") == [200]
 
 
 @pytest.mark.security("T-08")

@@ -17,6 +17,7 @@ from conftest import make
 from keywright import Keywright, credential, profiles, schemes
 from keywright.errors import CODES
 from keywright.schemes import SCHEMES
+from keywright.server.metrics import METRICS, written_name
 from keywright.server.self_service import partna
 from surfaces import served, server
 
@@ -207,6 +208,21 @@ def test_every_management_scope_is_explained() -> None:
     explained = rows(section(read("docs/security.md"), "What a key looks like"), 2)
 
     assert set(explained) == set(profiles.MANAGEMENT_SCOPES)
+
+
+def test_every_metric_is_explained() -> None:
+    """``docs/operations.md`` has every metric with its kind and labels, and its alerts name only what there is."""
+    text = section(read("docs/operations.md"), "Metrics")
+    explained = rows(text, 4)
+    names = {written_name(metric) for metric in METRICS}
+
+    assert explained == {
+        written_name(metric): [metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.says]
+        for metric in METRICS
+    }
+    alerts = set(re.findall(r"keywright_\w+", text.split("### Alerts", 1)[1]))
+    assert alerts - names == {"keywright_verification_duration_seconds_bucket"}
+    assert len(alerts) > 10
 
 
 # -------------------------------------------------------------------------------------------------------- the examples

@@ -1,7 +1,6 @@
 """What lies under a request: HTTPS, the proxies that are believed, the client's address, and a store that is gone."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import ip_network
 
 import pytest
@@ -12,7 +11,7 @@ from keywright.errors import CannotStart
 from keywright.server import app
 from keywright.server.proxies import canonical, client_address
 from keywright.testing import Clock
-from surfaces import Door, configured, manager, server
+from surfaces import Door, configured, lost, manager, server
 
 PUBLIC = "https://keys.example"
 PROXY = "10.0.0.7"
@@ -36,8 +35,9 @@ def behind(kw: Keywright) -> Iterator[Door]:
 
 
 @pytest.mark.requirement("P-40", "G-08")
+@pytest.mark.security("H-10")
 @pytest.mark.parametrize(
-    "path", ["/k/every.production/whoami", "/v1/keys", "/v1/verify", "/nothing", "/openapi.json"]
+    "path", ["/k/every.production/whoami", "/v1/keys", "/v1/verify", "/nothing", "/openapi.json", "/metrics"]
 )
 def test_plain_http_is_refused_unread(alone: Door, behind: Door, key: Issued, path: str) -> None:
     """With an https address plain HTTP is 403, alike for a right key and for none, no redirect, nothing looked up."""
@@ -229,16 +229,6 @@ def test_an_allow_list_believes_named_proxies_only(kw: Keywright) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- a store that is gone
-
-
-@contextmanager
-def lost(kw: Keywright) -> Iterator[None]:
-    """Take the keys' file away for a while: what was open is closed, and nothing can be opened."""
-    file = kw.installation.database.file("keys")
-    kw.installation.lookup.close()
-    away = file.rename(file.with_suffix(".away"))
-    yield
-    away.rename(file)
 
 
 @pytest.mark.security("R-38")

@@ -16,6 +16,7 @@ import pytest
 
 from keywright import Issued, Keywright
 from keywright.profiles import source
+from processes import surroundings
 
 KEYWRIGHT = str(Path(sys.executable).with_name("keywright"))
 
@@ -27,6 +28,7 @@ class Served:
         self.process = subprocess.Popen(
             [KEYWRIGHT, "serve", "--port", "0", "--workers", str(workers), "--database", database],
             stdout=subprocess.PIPE,
+            env=surroundings(),
             text=True,
         )
         assert self.process.stdout is not None

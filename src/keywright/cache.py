@@ -57,6 +57,8 @@ class Cache:
         self._gates: dict[str, str | None] = {}
         self._lock = threading.Lock()
         self.applied = 0  # the newest change that has been acted upon
+        #: how often the store was asked for a key, and had it or not
+        self.found, self.missed = 0, 0
 
     def get(self, key_id: bytes) -> Entry | None:
         """The entry of a key, if it is remembered."""
@@ -87,6 +89,7 @@ class Cache:
         The record's own number would not do: its plan's limits come from a keyspace that was read at another time.
         """
         with self._lock:
+            self.found += 1
             if applied != self.applied:
                 return
             while len(self._entries) >= self._capacity:
@@ -102,6 +105,7 @@ class Cache:
     def put_absent(self, key_id: bytes, applied: int, now: int) -> None:
         """Remember that an id does not exist, unless a change was applied since ``applied`` was read."""
         with self._lock:
+            self.missed += 1
             if applied != self.applied:
                 return
             while len(self._absent) >= ABSENT_AT_MOST:

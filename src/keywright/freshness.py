@@ -52,6 +52,8 @@ class Freshness:
         self._seen = -1
         self._ask_again = _NEVER
         self._catching_up = threading.Lock()
+        #: how often memory was all there was
+        self.stale_served = 0
 
     def check(self, now: int) -> bool:
         """Bring the cache up to date. ``True`` means that the store is gone and old answers are still allowed.
@@ -63,6 +65,7 @@ class Freshness:
             if 0 <= now - self._confirmed < TRUSTED_FOR:
                 return False
             if 0 <= self._ask_again - now <= BREATHER:
+                self.stale_served += 1
                 return True
         try:
             version = self._lookup.moved()
@@ -72,6 +75,7 @@ class Freshness:
         except Unavailable:
             if self._serve and now - self._confirmed <= self._max_stale:
                 self._ask_again = now + BREATHER
+                self.stale_served += 1
                 return True
             raise
         self._confirmed = now
@@ -103,6 +107,7 @@ class FreshnessByAsking:
     def __init__(self, lookup: FarLookup, cache: Cache) -> None:
         self.lookup = lookup
         self._cache = cache
+        self.stale_served = 0
 
     def check(self, _now: int) -> bool:
         """Bring the cache up to date; ``False``, as there is no answering without the store. Raises ``Unavailable``."""

@@ -9,7 +9,8 @@ second at most, is lost when the process is killed; ``close`` loses nothing.
 import os
 import secrets
 import threading
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from keywright.errors import Unavailable
@@ -48,6 +49,7 @@ class Meter:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
+        self._tallying = threading.Lock()
         self._counts: dict[_Counted, int] = {}
         self._seen: dict[tuple[str, int], tuple[int, str | None]] = {}
         self._resources: dict[str, set[str]] = {}
@@ -57,7 +59,12 @@ class Meter:
             maxlen=MOST_REFUSALS
         )
         self._dropped = 0
+        #: refusals that the log will never have, since this process began
+        self.dropped = 0
+        self._tally: Counter[tuple[str, str]] = Counter()
         self._unsent: _Batch | None = None
+        #: whether the store has not taken a batch that it was given
+        self.behind = False
         self._at = 0
 
     def count(
@@ -93,6 +100,7 @@ class Meter:
         with self._lock:
             if len(self._refused) == MOST_REFUSALS:
                 self._dropped += 1
+                self.dropped += 1
             self._refused.append((verdict, environment, ip, method, resource))
             self._at = verdict.at
         if self._thread is None:
@@ -115,9 +123,24 @@ class Meter:
                 with self._database.write("usage") as tx:
                     usage.add(tx, self._worker, self._batch, *self._unsent, self._at)
             except Unavailable:
+                self.behind = True
                 return False
-            self._unsent = None
+            self._unsent, self.behind = None, False
             return True
+
+    def verdicts(self) -> Counter[tuple[str, str]]:
+        """How often this process has given each code in each keyspace, whether the store has it yet or not."""
+        with self._tallying:
+            with self._lock:
+                counted = list(self._counts.items())
+            return self._tally + _by_code(counted)
+
+    def waiting(self) -> int:
+        """How many verdicts the store does not have yet."""
+        with self._lock:
+            counted = list(self._counts.values())
+        unsent = self._unsent
+        return sum(counted) + (sum(count.times for count in unsent.counts) if unsent else 0)
 
     def close(self) -> None:
         """Stop the thread and flush what is left; where the store does not answer, that is lost."""
@@ -154,12 +177,14 @@ class Meter:
         return resource
 
     def _gather(self) -> _Batch | None:
-        with self._lock:
-            counts, self._counts = self._counts, {}
-            seen, self._seen = self._seen, {}
-            refused, dropped = list(self._refused), self._dropped
-            self._refused.clear()
-            self._dropped = 0
+        with self._tallying:
+            with self._lock:
+                counts, self._counts = self._counts, {}
+                seen, self._seen = self._seen, {}
+                refused, dropped = list(self._refused), self._dropped
+                self._refused.clear()
+                self._dropped = 0
+            self._tally.update(_by_code(counts.items()))
         if not counts and not seen and not refused:
             return None
         return _Batch(
@@ -177,6 +202,13 @@ class Meter:
     def _run(self) -> None:
         while not self._stop.wait(FLUSH_EVERY):
             self.flush()
+
+
+def _by_code(counted: Iterable[tuple[_Counted, int]]) -> Counter[tuple[str, str]]:
+    found: Counter[tuple[str, str]] = Counter()
+    for (_key, keyspace, _environment, _account, _minute, code, _resource), times in counted:
+        found[keyspace, code] += times
+    return found
 
 
 def _refusal(

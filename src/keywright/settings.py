@@ -63,6 +63,18 @@ SETTINGS: Final = (
         "",
         "Whom to tell of a weakness: what /.well-known/security.txt says; without it there is none.",
     ),
+    Setting(
+        "metrics",
+        "choice:key,open,off",
+        "key",
+        "Who may read /metrics: a management key with metrics:read, or whoever reaches the server, or nobody.",
+    ),
+    Setting(
+        "drain_seconds",
+        "number:0-600",
+        "2",
+        "How long /readyz says no, and all else is answered, before SIGTERM closes the port.",
+    ),
     Setting("cache_size", "number:1-100000000", "100000", "How many keys a process remembers."),
     Setting(
         "on_store_loss",
@@ -96,6 +108,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str
     trusted_proxies: tuple[Network, ...]
     security_contact: str
+    metrics: str
+    drain_seconds: int
     cache_size: int
     on_store_loss: str
     max_stale: int

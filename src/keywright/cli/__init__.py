@@ -13,6 +13,7 @@ from importlib import import_module
 import click
 
 from keywright import __version__
+from keywright.cli import logs
 from keywright.cli.opening import InOrder, printable
 from keywright.errors import CannotStart, KeywrightError, Unavailable
 
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and say how it ended. An error is one line on standard error, never a traceback."""
     debugging = os.environ.get("KEYWRIGHT_DEBUG", "0") not in ("", "0")
     if debugging:
-        logging.basicConfig(level=logging.DEBUG, format="%(levelname)s %(name)s: %(message)s")
+        logs.begin(logging.DEBUG)
     try:
         ended = keywright.main(
             None if arguments is None else list(arguments), prog_name="keywright", standalone_mode=False

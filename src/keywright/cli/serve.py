@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keywright.cli import logs
 from keywright.cli.opening import print_line, settings, where
 from keywright.errors import CannotStart
 from keywright.times import DAY, SECOND
@@ -41,7 +42,7 @@ def command(database: str | None, config: Path | None, **flags: Any) -> None:
         from keywright.server import app
     except ModuleNotFoundError as missing:
         raise CannotStart(f"{missing.name} is not installed: pip install 'keywright[server]'") from None
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logs.begin(logging.WARNING)
     found = settings(database, config, **flags)
     taken = app.listen(found)
     try:
@@ -53,7 +54,7 @@ def command(database: str | None, config: Path | None, **flags: Any) -> None:
         app.hear(taken, found)
         lines = _told(installation, found, taken)
         if found.workers == 1:
-            app.run(app.build(installation, found), taken, lambda: _print(lines))
+            app.run(app.build(installation, found), taken, lambda: _print(lines), notice=found.drain_seconds)
             return
     # Closed again: what a worker opens, it opens for itself.
     raise SystemExit(_several(found, taken, lines))
@@ -61,18 +62,22 @@ def command(database: str | None, config: Path | None, **flags: Any) -> None:
 
 def _several(found: "Settings", taken: socket.socket, lines: list[str]) -> int:
     from keywright.server import app
+    from keywright.server.board import Board
     from keywright.server.workers import CANNOT_START, Workers
 
-    def work(ready: Callable[[], None]) -> None:
+    board = Board(found.workers)
+
+    def work(number: int, ready: Callable[[], None]) -> None:
         try:
             installation = _open(found)
         except CannotStart as trouble:
             click.echo(f"keywright: {trouble}", err=True)
             raise SystemExit(CANNOT_START) from None
         with installation:
-            app.run(app.build(installation, found), taken, ready)
+            served = app.build(installation, found, board.place(number))
+            app.run(served, taken, ready, notice=found.drain_seconds, looked_after=True)
 
-    return Workers(found.workers, work).run(lambda: _print(lines))
+    return Workers(found.workers, work, taken.close).run(lambda: _print(lines))
 
 
 def _open(found: "Settings") -> "Installation":

@@ -226,6 +226,7 @@ MANAGEMENT_SCOPES: Final[dict[str, tuple[str, bool]]] = {
     "people:read": ("List and read the members of accounts", True),
     "people:write": ("Invite, change and remove members, none larger than oneself", False),
     "audit:read": ("Read the audit trail", True),
+    "metrics:read": ("Read /metrics", True),
 }
 
 

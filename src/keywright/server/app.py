@@ -10,37 +10,42 @@ from contextlib import contextmanager
 from typing import Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from keywright.errors import CannotStart
 from keywright.installation import Installation
-from keywright.server.hot import App, Hot
-from keywright.server.problems import Receive, Scope, Send
+from keywright.server.board import Place
+from keywright.server.hot import Hot
+from keywright.server.problems import App, Receive, Scope, Send
+from keywright.server.strict import Strict
+from keywright.server.watch import Measured, Watch, counted
 from keywright.settings import Settings, is_loopback
 
-#: How much of a request's head is taken before it must have ended, in bytes.
-LONGEST_HEAD: Final = 128 * 1024
+#: How often clients are looked at that owe the rest of a request, in tenths of a second.
+LOOK_EVERY: Final = 50
 
 
-def build(installation: Installation, settings: Settings) -> Hot:
+def build(installation: Installation, settings: Settings, place: Place | None = None) -> Hot:
     """The ASGI application over an open installation, which it closes when it is shut down.
 
+    ``place`` is where this process tells its figures to the others, where there are several.
     The management API is made when it is first asked for: FastAPI's import must not delay the first verification.
     """
-    return Hot(installation, settings, _Later(installation, settings))
+    watch = Watch(installation, place)
+    return Hot(installation, settings, _Later(installation, settings, watch), watch)
 
 
 class _Later:
     """The management API, made at its first request."""
 
-    def __init__(self, installation: Installation, settings: Settings) -> None:
+    def __init__(self, installation: Installation, settings: Settings, watch: Watch) -> None:
+        self._watch = watch
         self._made: App | None = None
         self._make: Callable[[], App] = lambda: _api(installation, settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._made is None:
             self._made = self._make()
-        await self._made(scope, receive, send)
+        await self._made(scope, receive, counted(self._watch, send))
 
 
 def _api(installation: Installation, settings: Settings) -> App:
@@ -71,30 +76,6 @@ def listen(settings: Settings) -> socket.socket:
     return taken
 
 
-class _Bounded(HttpToolsProtocol):
-    """HTTP whose heads end: uvicorn itself would collect an endless header line in memory."""
-
-    _in_head = True
-    _begun = True  # with these bytes, or before them; not somewhere inside them, behind another request
-    _taken = 0
-
-    def data_received(self, data: bytes) -> None:
-        self._begun = True
-        super().data_received(data)
-        if self._in_head and self._begun:
-            self._taken += len(data)
-            if self._taken > LONGEST_HEAD and not self.transport.is_closing():
-                self.send_400_response("The head of the request is too long.")
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._in_head, self._begun, self._taken = True, False, 0
-        super().on_message_complete()
-
-
 def hear(taken: socket.socket, settings: Settings) -> None:
     """Let requests come: from here on they wait, and are answered by ``run``. Raises ``CannotStart``."""
     try:
@@ -117,21 +98,34 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def on_tick(self, counter: int) -> bool:
+        if counter % LOOK_EVERY == 0:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Strict):
+                    connection.look()
+        return await super().on_tick(counter)
+
+    def leave(self) -> None:
+        """Close every connection behind its next answer, so that clients go elsewhere for what they ask then."""
+        self.config.encoded_headers.append((b"connection", b"close"))
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
         if self.force_exit:  # uvicorn would leave the application in the middle, and log that it was
             await self.lifespan.shutdown()
 
 
-def server(app: App) -> uvicorn.Server:
+def server(app: App) -> _Server:
     """A uvicorn with the settings that this product needs: no access log (it would hold whole targets), no WebSockets."""
     if logging.getLogger().level > logging.DEBUG:
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").addFilter(_is_trouble)
     config = uvicorn.Config(
-        app,
+        Measured(app, app.watch) if isinstance(app, Hot) else app,
+        interface="asgi3",
         loop="uvloop",
-        http=_Bounded,
+        http=Strict,
         ws="none",
         lifespan="on",
         access_log=False,
@@ -149,29 +143,81 @@ def _is_trouble(record: logging.LogRecord) -> bool:
     return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
-def run(app: App, taken: socket.socket, ready: Callable[[], None] = lambda: None) -> None:
-    """Serve until SIGINT or SIGTERM; what was begun by then is answered, and a second signal does not wait for it.
+def run(
+    app: Hot,
+    taken: socket.socket,
+    ready: Callable[[], None] = lambda: None,
+    *,
+    notice: float = 0,
+    looked_after: bool = False,
+) -> None:
+    """Serve until a signal says to stop; what was begun by then is answered.
 
-    ``ready`` is called when signals are heeded and the port has been heard from ``hear`` on.
+    ``ready`` is called when signals are heeded and the port has been heard from ``hear`` on. After SIGTERM ``/readyz`` says
+    no for ``notice`` seconds before the port is closed. A second signal does not wait; where the process is
+    ``looked_after``, which makes every signal come twice or more, only SIGQUIT is a second one.
     """
     import uvloop  # noqa: PLC0415  # of the server extra
 
+    def leave() -> None:
+        app.leaving = True
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve([(server(app), taken)], ready))
+        runner.run(
+            serve([(server(app), taken)], ready, leave=leave, notice=notice, looked_after=looked_after)
+        )
 
 
 async def serve(
-    servers: Sequence[tuple[uvicorn.Server, socket.socket]], ready: Callable[[], None] = lambda: None
+    servers: Sequence[tuple[_Server, socket.socket]],
+    ready: Callable[[], None] = lambda: None,
+    *,
+    leave: Callable[[], None] = lambda: None,
+    notice: float = 0,
+    looked_after: bool = False,
 ) -> None:
-    """Serve on several ports until SIGINT or SIGTERM."""
-
-    def stop() -> None:
-        for one, _ in servers:
-            one.force_exit = one.should_exit
-            one.should_exit = True
-
+    """``run``, for several ports and in an event loop that runs already."""
+    ending = _Ending([one for one, _ in servers], leave, again=not looked_after)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGINT, ending.asked, 0)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, ending.asked, notice)
+    if looked_after:
+        loop.add_signal_handler(signal.SIGQUIT, ending.now)
     ready()
     await asyncio.gather(*(one.serve(sockets=[taken]) for one, taken in servers))
+
+
+class _Ending:
+    """How servers stop: they say that they will, close their ports, and answer what was begun."""
+
+    def __init__(self, servers: Sequence[_Server], leave: Callable[[], None], *, again: bool) -> None:
+        self._servers = servers
+        self._leave = leave
+        self._again = again
+        self._begun = False
+
+    def asked(self, notice: float) -> None:
+        """Begin to stop; asked once more, where that can be meant, do not wait."""
+        if self._begun:
+            if self._again:
+                self.now()
+            return
+        self._begun = True
+        self._leave()
+        for one in self._servers:
+            one.leave()
+        if notice:
+            asyncio.get_running_loop().call_later(notice, self._close)
+        else:
+            self._close()
+
+    def now(self) -> None:
+        """Stop without waiting for anything."""
+        self._begun = True
+        self._close(force=True)
+
+    def _close(self, *, force: bool = False) -> None:
+        for one in self._servers:
+            one.force_exit = one.force_exit or force
+            one.should_exit = True

@@ -4,9 +4,9 @@ A hand-written ASGI dispatcher costs what the bare server costs (``ux.md`` 5.2).
 application behind it, once its caller is known: under ``/v1/`` nothing is answered to nobody.
 """
 
+import asyncio
 import logging
-from asyncio import to_thread
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -27,6 +27,9 @@ from keywright.server import callers, forward_auth, self_service
 from keywright.server.bodies import BODY_LIMIT, CutOff, TooLarge, accept_json, read_body, refuse_twins
 from keywright.server.callers import Caller
 from keywright.server.problems import (
+    NO_STORE,
+    NOSNIFF,
+    App,
     Pairs,
     Receive,
     Scope,
@@ -38,10 +41,10 @@ from keywright.server.problems import (
     respond_problem,
 )
 from keywright.server.proxies import canonical, client_address, is_trusted
+from keywright.server.watch import Watch
 from keywright.settings import Settings
 
 Asked = TypeVar("Asked")
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MOST_HEADERS: Final = 100
 BATCH_LIMIT: Final = 1024 * 1024
 BATCH_ITEMS: Final = 100
@@ -83,10 +86,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Hot:
-    """The dispatcher. ``behind`` answers what it does not."""
+    """The dispatcher. ``behind`` answers what it does not; ``watch`` knows the figures of ``/metrics``."""
 
-    def __init__(self, installation: Installation, settings: Settings, behind: App) -> None:
+    def __init__(self, installation: Installation, settings: Settings, behind: App, watch: Watch) -> None:
         self._installation = installation
+        self.watch = watch
+        #: whether it is about to stop: then it is not ready, and answers all the same
+        self.leaving = False
         self._engine: Engine = installation.engine
         self._clock = installation.clock
         self._settings = settings
@@ -99,6 +105,7 @@ class Hot:
             b"/v1/whoami": self._whoami,
             b"/livez": self._live,
             b"/readyz": self._ready,
+            b"/metrics": self._metrics,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -216,7 +223,7 @@ class Hot:
         bare = not any(name == b"authorization" for name, _ in scope["headers"])
         if bare and callers.token_of(self._settings, scope) is not None:
             ip = scope["keywright.client"]
-            return await to_thread(callers.of_person, self._installation, self._settings, scope, ip)
+            return await asyncio.to_thread(callers.of_person, self._installation, self._settings, scope, ip)
         return await self.caller(scope, send)
 
     async def _refuse(self, scope: Scope, send: Send, verdict: Verdict) -> None:
@@ -275,6 +282,7 @@ class Hot:
         keyspace, request_id = gate.compiled.keyspace.name, scope["keywright.request_id"]
         verdict = Verdict(code, code, keyspace, self._clock(), request_id)
         self._installation.meter.refuse(verdict, gate.environment, self._client(scope), None, None)
+        self.watch.add("turned_away", keyspace, code)
         await self._refuse(scope, send, verdict)
 
     # ---------------------------------------------------------------------------------------------------- the others
@@ -303,6 +311,10 @@ class Hot:
         await respond_json(scope, send, 200, {"status": "ok"})
 
     async def _ready(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        if self.leaving:
+            detail = "The server is being stopped: send what is new elsewhere."
+            await respond_problem(scope, send, "unavailable", detail, headers=[(b"retry-after", b"1")])
+            return
         try:
             stale = await self._engine.afresh(self._clock())
             serves = not stale or len(self._installation.cache) > 0
@@ -314,13 +326,34 @@ class Hot:
             return
         await respond_json(scope, send, 200, {"status": "stale" if stale else "ok"})
 
+    async def _metrics(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        if self._settings.metrics == "off":
+            await respond_problem(scope, send, "not_found", "There is nothing here.")
+            return
+        if scope["method"] not in ("GET", "HEAD"):
+            allow = [(b"allow", b"GET, HEAD")]
+            await respond_problem(scope, send, "method_not_allowed", "This address takes GET.", headers=allow)
+            return
+        if self._settings.metrics == "key":
+            caller = await self.caller(scope, send, "metrics:read")
+            if caller is None:
+                return
+            if caller.reach != Reach():
+                detail = "The metrics are of the whole installation: a key that is bound cannot read them."
+                await respond_problem(scope, send, "insufficient_scope", detail)
+                return
+        kind, text = await asyncio.to_thread(self.watch.page)
+        await respond(scope, send, 200, [(b"content-type", kind), NO_STORE, NOSNIFF], text)
+
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             while True:
                 message = await receive()
                 if message["type"] == "lifespan.startup":
+                    self.watch.start()
                     await send({"type": "lifespan.startup.complete"})
                 else:
+                    await asyncio.to_thread(self.watch.stop)
                     self._installation.close()
                     await send({"type": "lifespan.shutdown.complete"})
                     return

@@ -16,10 +16,13 @@ import fcntl
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import get_ident
+from time import monotonic
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -77,13 +80,22 @@ class WriterLock:
         self._thread_lock = threading.Lock()
         self._descriptor: int | None = None
         self._pid = 0
+        self._waiting: set[int] = set()
+        #: how often it was taken by this process, and how long was waited for it, in seconds
+        self.taken, self.waited = 0, 0.0
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the lock. Raises ``Unavailable`` where the lock file cannot be opened."""
+        began = monotonic()
+        self._waiting.add(get_ident())
         with self._thread_lock:
-            descriptor = self._open()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                descriptor = self._open()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            finally:
+                self._waiting.discard(get_ident())
+            self.taken, self.waited = self.taken + 1, self.waited + monotonic() - began
             try:
                 yield
             finally:
@@ -100,6 +112,11 @@ class WriterLock:
                 ) from None
             self._pid = os.getpid()
         return self._descriptor
+
+    @property
+    def waiting(self) -> int:
+        """How many threads of this process wait for it."""
+        return len(self._waiting)
 
     def pause(self) -> None:
         """Wait until no thread of this process writes, and let none begin until ``resume``."""
@@ -132,6 +149,8 @@ class Database:
         self._pid = os.getpid()
         self._opening = threading.Lock()
         self._counter: ChangeCounter | None = None
+        #: how often each of the three did not answer
+        self.errors: Counter[str] = Counter()
         if self.is_sqlite:
             if not parsed.database or parsed.database == ":memory:":
                 raise CannotStart(
@@ -181,7 +200,7 @@ class Database:
     @contextmanager
     def read(self, which: str = "keys") -> Iterator[Connection]:
         """A connection to read on, in one snapshot."""
-        with translated(), self._engine(which).connect() as connection:
+        with self._translated(which), self._engine(which).connect() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN")  # what closes the connection ends it
             else:
@@ -192,12 +211,12 @@ class Database:
     def write(self, which: str = "keys") -> Iterator[Connection]:
         """A transaction. It commits when the block ends, and is as if it never was when the block raises."""
         if not self.is_sqlite:
-            with translated(), self._engine(which).begin() as connection:
+            with self._translated(which), self._engine(which).begin() as connection:
                 if which == "keys":
                     connection.exec_driver_sql(_WRITERS)
                 yield connection
             return
-        with translated(), self._lock.held(), self._engine(which).connect() as connection:
+        with self._translated(which), self._lock.held(), self._engine(which).connect() as connection:
             if "wal" not in connection.info:
                 # Here and not on connecting: a file that was opened only to find that it is not ours stays as it is.
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
@@ -210,6 +229,30 @@ class Database:
                 raise
             self._commit(which, connection)
             self._checkpoint(which, connection)
+
+    @contextmanager
+    def _translated(self, which: str) -> Iterator[None]:
+        try:
+            with translated():
+                yield
+        except Unavailable:
+            self.errors[which] += 1
+            raise
+
+    @property
+    def writers_waiting(self) -> int:
+        """How many threads of this process queue for SQLite's one lock."""
+        return self._lock.waiting if self.is_sqlite else 0
+
+    @property
+    def writes(self) -> int:
+        """How often this process has taken that lock."""
+        return self._lock.taken if self.is_sqlite else 0
+
+    @property
+    def waited(self) -> float:
+        """How long it has queued for it, in seconds."""
+        return self._lock.waited if self.is_sqlite else 0.0
 
     @contextmanager
     def migrating(self, which: str) -> Iterator[Connection]:

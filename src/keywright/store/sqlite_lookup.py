@@ -47,7 +47,7 @@ class SqliteLookup:
             self._connection()
             return self.moved()
         except sqlite3.Error as trouble:
-            raise Unavailable(f"the store does not answer: {trouble}") from trouble
+            raise self._gone(trouble) from trouble
         return None if version == local.version else version
 
     def acknowledge(self, version: int) -> None:
@@ -93,7 +93,11 @@ class SqliteLookup:
         try:
             return self._connection().execute(statement, parameters).fetchall()
         except sqlite3.Error as trouble:
-            raise Unavailable(f"the store does not answer: {trouble}") from trouble
+            raise self._gone(trouble) from trouble
+
+    def _gone(self, trouble: sqlite3.Error) -> Unavailable:
+        self._database.errors["keys"] += 1
+        return Unavailable(f"the store does not answer: {trouble}")
 
     def _connection(self) -> sqlite3.Connection:
         local = self._local
@@ -106,7 +110,7 @@ class SqliteLookup:
         try:
             local.reader = self._database.reader("keys", PATIENCE)
         except sqlite3.Error as trouble:
-            raise Unavailable(f"the store does not answer: {trouble}") from trouble
+            raise self._gone(trouble) from trouble
         local.version = None  # a connection counts from its own beginning
         local.connection = connection = local.reader.connection
         local.execute = connection.execute

@@ -105,6 +105,12 @@ FRONT: Final[dict[str, dict[str, Any]]] = {
     },
     "/livez": {"get": _open("Does the process answer?", _ANY, tags=["health"])},
     "/readyz": {"get": _open("Can it verify?", _ANY, 503, tags=["health"])},
+    "/metrics": {
+        "get": _open(
+            "What the server does, in Prometheus' format", _TEXT, 401, 403, 404, 503, tags=["health"]
+        )
+        | {"security": [{"managementKey": []}]}
+    },
     "/openapi.json": {"get": _open("This document", _ANY, tags=["documentation"])},
     "/docs": {"get": _open("The pages", _TEXT, tags=["documentation"])},
     "/docs/{page}": {
