@@ -6,7 +6,8 @@
     │   │   └── ProfileError       a keyspace's TOML, with the path of the key at fault
     │   ├── NotFound               no such thing, or not yours: ``not_found``
     │   ├── Conflict               the thing is not in a state for this: ``conflict``
-    │   └── Exceeds                a grant larger than its grantor: ``exceeds_grantor``
+    │   ├── Exceeds                a grant larger than its grantor: ``exceeds_grantor``
+    │   └── Denied                 a server refuses the key that a call came with: under the code that it says
     ├── Unavailable                the store does not answer: ``unavailable``
     └── CannotStart                this installation cannot be opened: ``cannot_start``
         ├── SecretTrouble          the installation's secret is missing, unreadable or another's
@@ -109,6 +110,14 @@ class Exceeds(CallerError):
     """Somebody tried to grant more than they hold."""
 
     code = "exceeds_grantor"
+
+
+class Denied(CallerError):
+    """A server refuses the management key that a call came with, or what that key may do; ``code`` is the server's."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Unavailable(KeywrightError):

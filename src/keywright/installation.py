@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakSet
 
 import msgspec
@@ -41,6 +41,9 @@ from keywright.store.lookup import Lookup
 from keywright.store.schema import HEADS
 from keywright.store.sqlite_lookup import SqliteLookup
 from keywright.times import rfc3339
+
+if TYPE_CHECKING:
+    from keywright.client import Client
 
 Clock = Callable[[], int]
 HeadersLike = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
@@ -358,6 +361,23 @@ class Keywright:
         self.environment = environment
         #: The verbs on keys; a creation that names no keyspace or environment takes this object's.
         self.keys = Keys(opened.database, opened.keyring, clock, keyspace=keyspace, environment=environment)
+
+    @staticmethod
+    def connect(
+        url: str,
+        *,
+        key: str,
+        keyspace: str | None = None,
+        environment: str | None = None,
+        timeout: float = 10.0,
+        remember: float = 0.0,
+    ) -> "Client":
+        """The same verbs on a server, by its ``https://`` address and a management key's token. Raises ``Invalid``."""
+        from keywright.client import Client  # noqa: PLC0415  # for who has no database of their own
+
+        return Client(
+            url, key=key, keyspace=keyspace, environment=environment, timeout=timeout, remember=remember
+        )
 
     @property
     def accounts(self) -> Accounts:
