@@ -38,7 +38,7 @@ def test_the_index_lists_every_page(door: Door) -> None:
         reply = door.get(link)
         assert reply.status == 200
         assert "[llms.txt](/llms.txt)" in reply.body.decode().splitlines()[0]
-    assert door.get("/docs").body.decode() == text
+    assert door.get("/docs", {"Accept": "text/markdown, text/plain"}).body.decode() == text
 
 
 @pytest.mark.requirement("DP-02")

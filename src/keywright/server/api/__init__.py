@@ -33,6 +33,7 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
         accounts,
         audit,
         definitions,
+        explorer,
         keys,
         keyspaces,
         management_keys,
@@ -41,7 +42,7 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
         usage,
     )
 
-    nouns = (keys, accounts, keyspaces, definitions, management_keys, usage, refusals, audit, pages)
+    nouns = (keys, accounts, keyspaces, definitions, management_keys, usage, refusals, audit, explorer, pages)
 
     app = Described(
         title="Keywright",

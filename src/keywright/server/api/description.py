@@ -106,7 +106,13 @@ FRONT: Final[dict[str, dict[str, Any]]] = {
     "/livez": {"get": _open("Does the process answer?", _ANY, tags=["health"])},
     "/readyz": {"get": _open("Can it verify?", _ANY, 503, tags=["health"])},
     "/openapi.json": {"get": _open("This document", _ANY, tags=["documentation"])},
-    "/docs": {"get": _open("The pages", _TEXT, tags=["documentation"])},
+    "/docs": {
+        "get": _open(
+            "These operations, in a browser",
+            {"text/html": {"schema": {"type": "string"}}} | _TEXT,
+            tags=["documentation"],
+        )
+    },
     "/docs/{page}": {
         "get": _open(
             "A page; with .md behind its name, as text/markdown",

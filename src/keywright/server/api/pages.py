@@ -1,4 +1,4 @@
-"""The documentation, as it came with this version: ``/docs``, ``/llms.txt``, and ``/.well-known/security.txt``."""
+"""The documentation, as it came with this version: ``/docs/{page}``, ``/llms.txt``, and ``/.well-known/security.txt``."""
 
 import re
 from functools import cache
@@ -29,12 +29,6 @@ def pages() -> dict[str, str]:
     return {}
 
 
-@router.api_route("/docs", methods=["GET", "HEAD"])
-def index(settings: Configured) -> Response:
-    """The list of pages."""
-    return _said(_index(settings.public_url), PLAIN)
-
-
 @router.api_route("/docs/{page}", methods=["GET", "HEAD"])
 def page(page: str) -> Response:
     """One page: plain as it is written, which no browser takes for HTML; with ``.md``, as Markdown."""
@@ -48,13 +42,13 @@ def page(page: str) -> Response:
 @router.api_route("/llms.txt", methods=["GET", "HEAD"])
 def llms(settings: Configured) -> Response:
     """The index, as programs that read documentation look for it."""
-    return _said(_index(settings.public_url), PLAIN)
+    return _said(index(settings.public_url), PLAIN)
 
 
 @router.api_route("/llms-full.txt", methods=["GET", "HEAD"])
 def llms_full(settings: Configured) -> Response:
     """Every page, one after the other, behind the index."""
-    return _said("\n\n".join([_index(settings.public_url), *pages().values()]), PLAIN)
+    return _said("\n\n".join([index(settings.public_url), *pages().values()]), PLAIN)
 
 
 @router.api_route("/.well-known/security.txt", methods=["GET", "HEAD"])
@@ -67,22 +61,27 @@ def security(settings: Configured, opened: Opened) -> Response:
     return _said("\n".join(lines) + "\n", PLAIN)
 
 
-def _index(base: str) -> str:
+def index(base: str) -> str:
+    """The list of pages, as llms.txt has it."""
     lines = ["# Keywright", "", f"> {_SUMMARY}", "", "## Pages", ""]
     for name, text in pages().items():
-        title, about = _about(text)
-        lines.append(f"- [{title}]({base.rstrip('/')}/docs/{name}.md): {about}")
+        about = _about(text)
+        lines.append(f"- [{title(text)}]({base.rstrip('/')}/docs/{name}.md): {about}")
     return "\n".join(lines) + "\n"
 
 
-def _about(text: str) -> tuple[str, str]:
-    """A page's title, and the first sentence of its first paragraph."""
-    title = text.partition("\n")[0].lstrip("# ").strip()
+def title(text: str) -> str:
+    """A page's title."""
+    return text.partition("\n")[0].lstrip("# ").strip()
+
+
+def _about(text: str) -> str:
+    """The first sentence of a page's first paragraph."""
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     paragraphs = [part for part in re.split(r"\n\s*\n", prose)[1:] if part and part[0] not in "\n#|>-"]
-    first = " ".join(paragraphs[0].split()) if paragraphs else title
+    first = " ".join(paragraphs[0].split()) if paragraphs else title(text)
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", first).replace("**", "")
-    return title, re.split(r"(?<=[.:])\s", plain)[0].rstrip(":.") + "."
+    return re.split(r"(?<=[.:])\s", plain)[0].rstrip(":.") + "."
 
 
 def _said(text: str, kind: str) -> Response:
@@ -95,4 +94,4 @@ def _said(text: str, kind: str) -> Response:
     return Response(text, headers=headers)
 
 
-__all__ = ["pages", "router"]
+__all__ = ["PLAIN", "index", "pages", "router", "title"]
