@@ -68,6 +68,13 @@ def _takes(body: str) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
+_ASK: Final[dict[str, Any]] = {
+    "name": "ask",
+    "in": "query",
+    "required": False,
+    "description": "Words to look for: the answer holds the paragraphs that fit, and nothing that is not in the pages.",
+    "schema": {"type": "string", "maxLength": 200},
+}
 _BODY_ERRORS: Final = (400, 401, 403, 404, 413, 415, 422, 503)
 _PLACE: Final = _named("place", "A keyspace and an environment, {keyspace}.{environment}.")
 _KEY: Final[list[dict[str, list[str]]]] = [{"customerKey": []}]
@@ -118,7 +125,8 @@ FRONT: Final[dict[str, dict[str, Any]]] = {
             "A page; with .md behind its name, as text/markdown",
             _TEXT | {"text/markdown": {"schema": {"type": "string"}}},
             404,
-            parameters=_named("page", "Its name."),
+            422,
+            parameters=[*_named("page", "Its name."), _ASK],
             tags=["documentation"],
         )
     },
