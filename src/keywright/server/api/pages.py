@@ -19,7 +19,46 @@ _SUMMARY: Final = "Keywright makes, checks and looks after the API keys of a pro
 _WORD: Final = re.compile(r"[a-z0-9_-]{2,}")
 #: Words that say nothing about what is asked.
 _COMMON: Final = frozenset(
-    ["an", "and", "are", "as", "at", "be", "by", "can", "do", "does", "for", "from", "how", "if", "in", "is", "it", "its", "me", "my", "of", "on", "or", "that", "the", "there", "this", "to", "was", "what", "when", "where", "which", "who", "why", "will", "with", "you"]
+    [
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "can",
+        "do",
+        "does",
+        "for",
+        "from",
+        "how",
+        "if",
+        "in",
+        "is",
+        "it",
+        "its",
+        "me",
+        "my",
+        "of",
+        "on",
+        "or",
+        "that",
+        "the",
+        "there",
+        "this",
+        "to",
+        "was",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "why",
+        "will",
+        "with",
+        "you",
+    ]
 )
 _MOST_FOUND: Final = 5
 _ANNOUNCED: Final = "> The index of every page: [llms.txt](/llms.txt)\n\n"
