@@ -11,7 +11,10 @@ UV := $(BOOT)/bin/uv
 RUN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help run test check bench requirements proof format clean
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
+VENDORED := src/keywright/server/swagger_ui
+
+.PHONY: help browser run test check bench requirements proof format vendor clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -25,7 +28,13 @@ $(READY): pyproject.toml uv.lock
 run: $(READY) ## five key systems and an example API on this machine, with curl lines to paste
 	@$(RUN)/keywright demo
 
-test: $(READY) ## every test
+browser:
+	@for name in $${KEYWRIGHT_TEST_BROWSER:-$(BROWSERS)}; do if command -v "$$name" >/dev/null; then exit 0; fi; done; \
+		echo "installing Chromium (once) …"; if test $$(id -u) = 0; then root=; else root="sudo -n"; fi; \
+		{ $$root apt-get update -qq && $$root apt-get install -qq chromium; } >/dev/null 2>&1 \
+		|| echo "that did not work: install Chromium, or name one in KEYWRIGHT_TEST_BROWSER"
+
+test: $(READY) browser ## every test
 	@$(RUN)/pytest
 
 check: $(READY) ## format, lint, types, import rules, docs
@@ -46,6 +55,11 @@ proof: $(READY) ## the long and full-size fault runs
 
 format: $(READY) ## write the code the way the check wants it
 	@$(RUN)/ruff format --quiet . && $(RUN)/ruff check --fix --quiet .
+
+vendor: ## bring the parts of other people's that stand in the wheel, as they were released; needs npm
+	@into=$$(mktemp -d) && cd $$into && npm pack --silent swagger-ui-dist@$$(cat $(CURDIR)/$(VENDORED)/VERSION) >/dev/null && tar -xzf *.tgz \
+		&& cd package && sha256sum --check --quiet $(CURDIR)/$(VENDORED)/SHA256SUMS \
+		&& cut -c67- $(CURDIR)/$(VENDORED)/SHA256SUMS | xargs -I{} cp {} $(CURDIR)/$(VENDORED)/
 
 clean: ## remove what was set up
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -26,6 +26,9 @@ Every command and what it takes. `keywright COMMAND --help` prints the same.
 | 4 | a fault of Keywright's own; `KEYWRIGHT_DEBUG=1` shows where |
 | 130 | stopped with Ctrl-C |
 
+A command with `--url` works on a server as well, with a management key in `KEYWRIGHT_KEY` or in the file that
+`KEYWRIGHT_KEY_FILE` names, and prints the same; what its key may not do is refused. The others need the database itself.
+
 Errors are one line on standard error. `--json` prints the body of the matching HTTP answer. What cannot be undone asks
 first, and wants `--yes` where there is no terminal.
 """

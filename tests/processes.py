@@ -173,7 +173,16 @@ class Served(Running):
 class Host(Running):
     """The example host as a process, on a port that is listened on before it starts: a request waits for it."""
 
-    program = (sys.executable, "-m", "uvicorn", "--no-access-log", "--app-dir", str(EXAMPLES))
+    program = (
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "--no-access-log",
+        "--timeout-keep-alive",
+        "75",
+        "--app-dir",
+        str(EXAMPLES),
+    )
 
     def __init__(self, database: str, cwd: Path, **environment: str) -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=512) as taken:

@@ -38,7 +38,7 @@ def test_the_index_lists_every_page(door: Door) -> None:
         reply = door.get(link)
         assert reply.status == 200
         assert "[llms.txt](/llms.txt)" in reply.body.decode().splitlines()[0]
-    assert door.get("/docs").body.decode() == text
+    assert door.get("/docs", {"Accept": "text/markdown, text/plain"}).body.decode() == text
 
 
 @pytest.mark.requirement("DP-02")
@@ -57,6 +57,30 @@ def test_every_page_is_served_as_it_is(door: Door, name: str) -> None:
     assert plain.get("x-content-type-options") == "nosniff"
     assert written in door.get("/llms-full.txt").body.decode()
     assert door.send("HEAD", f"/docs/{name}.md").status == 200
+
+
+@pytest.mark.requirement("DP-03")
+def test_a_question_is_answered_with_excerpts(door: Door) -> None:
+    """``?ask=`` on a page answers in Markdown with paragraphs of the pages and where they stand; words in no page find none."""
+    reply = door.get("/docs/operations.md?ask=How%20do%20I%20restore%20a%20backup%3F")
+    text = reply.body.decode()
+    links = [link for link in _LINK.findall(text) if link.startswith("/")]
+
+    assert (reply.status, reply.get("content-type")) == (200, "text/markdown; charset=utf-8")
+    assert text.startswith("# Search results\n")
+    assert links[0] == "/docs/operations.md"
+    for link in links:
+        assert door.get(link).status == 200
+    for part in text.split("\n\n")[3::2]:
+        assert any(part.strip() in (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in NAMES), part
+    assert "restore" in text.split("\n\n")[3]
+    for words in ("zyxwv", "%3Cscript%3E", "the%20of", "%00", ""):
+        assert (
+            "Nothing was found" in door.get(f"/docs/usage.md?ask={words}").body.decode()
+            or words == "%3Cscript%3E"
+        )
+    assert door.get("/docs/usage.md?ask=" + "a" * 201).status == 422
+    assert door.get("/docs/nothing.md?ask=backup").status == 404
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from keywright.answers import Answer
+    from keywright.client import Client
     from keywright.errors import (
         CallerError,
         CannotStart,
         Conflict,
+        Denied,
         Exceeds,
         Invalid,
         KeywrightError,
@@ -35,7 +37,9 @@ __all__ = [
     "CallerError",
     "CannotStart",
     "Changed",
+    "Client",
     "Conflict",
+    "Denied",
     "Exceeds",
     "Invalid",
     "Issued",
@@ -54,6 +58,7 @@ __all__ = [
 
 _ROOMS = {
     "answers": ("Answer",),
+    "client": ("Client",),
     "installation": ("Keywright",),
     "model": ("Account", "Actor", "Changed", "Issued", "Key", "Limit", "Verdict"),
 }

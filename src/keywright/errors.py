@@ -9,7 +9,8 @@
     │   ├── Exceeds                a grant larger than its grantor: ``exceeds_grantor``
     │   ├── Forbidden              a role that does not allow it: ``insufficient_role``
     │   ├── SignInFailed           an address and a password that do not belong together: ``sign_in_failed``
-    │   └── Throttled              too many failures before this one: ``rate_limited``
+    │   ├── Throttled              too many failures before this one: ``rate_limited``
+    │   └── Denied                 a server refuses the key that a call came with: under the code that it says
     ├── Unavailable                the store does not answer: ``unavailable``
     └── CannotStart                this installation cannot be opened: ``cannot_start``
         ├── SecretTrouble          the installation's secret is missing, unreadable or another's
@@ -143,6 +144,14 @@ class Throttled(CallerError):
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"Too many attempts have failed; wait {retry_after} seconds.")
         self.retry_after = retry_after
+
+
+class Denied(CallerError):
+    """A server refuses the management key that a call came with, or what that key may do; ``code`` is the server's."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Unavailable(KeywrightError):

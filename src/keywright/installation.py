@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakSet
 
 import msgspec
@@ -37,12 +37,15 @@ from keywright.keyring import Keyring
 from keywright.meter import Meter
 from keywright.model import Ask, Verdict
 from keywright.schemes import from_mapping
-from keywright.store import backup, canaries, keys, migrate
+from keywright.store import backup, canaries, keys, migrate, moving
 from keywright.store.db import Database, WriterLock
 from keywright.store.lookup import Lookup
 from keywright.store.schema import HEADS
 from keywright.store.sqlite_lookup import SqliteLookup
 from keywright.times import rfc3339
+
+if TYPE_CHECKING:
+    from keywright.client import Client
 
 Clock = Callable[[], int]
 HeadersLike = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
@@ -224,19 +227,27 @@ def open_installation(
 def restore(url: str, file: Path, *, secret: str | None = None, clock: Clock = wall_clock) -> dict[str, Any]:
     """Make an installation from a backup, where there is none, under the secret that it was made with; its manifest.
 
+    On PostgreSQL the database must be empty, and all of the backup is moved into it or nothing.
     Raises ``Conflict`` where there is a database, ``CannotStart`` for a damaged file, ``SecretTrouble`` for a wrong secret.
     """
     database = Database(url)
     try:
+        if not database.is_sqlite:
+            moving.check_empty(database)
         with backup.opened(file, database) as (taken, manifest):
-            if secret is None and not database.secret_file.exists():
+            if secret is None and database.is_sqlite and not database.secret_file.exists():
                 raise SecretTrouble(
                     f"the backup does not hold the installation's secret: put it into {database.secret_file}, or set "
                     "KEYWRIGHT_SECRET, then restore"
                 )
             migrate.check(taken)
-            _prove(taken, _keyring(database, secret), clock())
-            backup.place(taken, database)
+            keyring = _keyring(database, secret)
+            _prove(taken, keyring, clock())
+            if database.is_sqlite:
+                backup.place(taken, database)
+            else:
+                migrate.migrate(taken)
+                moving.move(taken, database, keyring)
             return manifest
     finally:
         database.close()
@@ -362,6 +373,23 @@ class Keywright:
         self.environment = environment
         #: The verbs on keys; a creation that names no keyspace or environment takes this object's.
         self.keys = Keys(opened.database, opened.keyring, clock, keyspace=keyspace, environment=environment)
+
+    @staticmethod
+    def connect(
+        url: str,
+        *,
+        key: str,
+        keyspace: str | None = None,
+        environment: str | None = None,
+        timeout: float = 10.0,
+        remember: float = 0.0,
+    ) -> "Client":
+        """The same verbs on a server, by its ``https://`` address and a management key's token. Raises ``Invalid``."""
+        from keywright.client import Client  # noqa: PLC0415  # for who has no database of their own
+
+        return Client(
+            url, key=key, keyspace=keyspace, environment=environment, timeout=timeout, remember=remember
+        )
 
     @property
     def accounts(self) -> Accounts:

@@ -93,6 +93,9 @@ _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 #: Variables of the environment that begin with KEYWRIGHT_ and are no settings.
 OTHERS: Final = {
     "KEYWRIGHT_CONFIG": "The TOML file of settings, where --config names none.",
+    "KEYWRIGHT_URL": "The server that the command works on, where --url names none.",
+    "KEYWRIGHT_KEY": "The management key for that server, where --key gives none.",
+    "KEYWRIGHT_KEY_FILE": "A file that holds it.",
     "KEYWRIGHT_DEBUG": "1 makes the command log all it does, and show where a fault of its own arose.",
 }
 
@@ -219,7 +222,7 @@ def reference() -> str:
         lines.append(
             f"| `{setting.name}` | {named} | {_say_kind(setting)} | {default} | {setting.sentence} |"
         )
-    lines += ["", "Two more variables are read by the command alone:", "", "| variable | |", "| --- | --- |"]
+    lines += ["", "Some more variables are read by the command alone:", "", "| variable | |", "| --- | --- |"]
     lines += [f"| `{name}` | {sentence} |" for name, sentence in OTHERS.items()]
     return "\n".join(lines) + "\n"
 

@@ -3,6 +3,7 @@
 Times are RFC 3339 in UTC. A secret is here only in ``issued``, the body of the two answers that show one.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from keywright import reasons
@@ -19,7 +20,7 @@ from keywright.model import (
     Session,
     Verdict,
 )
-from keywright.presentations import presentations
+from keywright.presentations import Presentation, presentations
 from keywright.times import rfc3339
 
 
@@ -74,6 +75,11 @@ def changed(change: Changed, now: int) -> dict[str, Any]:
 
 def issued(issue: Issued, keyspace: Keyspace, url: str, now: int) -> dict[str, Any]:
     """What is answered once, when a key is made or rotated: the only place of a secret."""
+    return once(issue, presentations(keyspace, issue.credential, issue.key.account, url), now)
+
+
+def once(issue: Issued, ways: Sequence[Presentation], now: int) -> dict[str, Any]:
+    """``issued``, with the ways to send the credential that somebody else has made of it."""
     credential = issue.credential
     return {
         "key": key(issue.key, now),
@@ -82,9 +88,7 @@ def issued(issue: Issued, keyspace: Keyspace, url: str, now: int) -> dict[str, A
             "secret": None if credential.secret is None else credential.secret.reveal(),
             "token": credential.token.reveal(),
         },
-        "presentations": [
-            shown._asdict() for shown in presentations(keyspace, credential, issue.key.account, url)
-        ],
+        "presentations": [way._asdict() for way in ways],
         "propagation": propagation(issue.propagation),
     }
 

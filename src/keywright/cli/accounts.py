@@ -1,19 +1,21 @@
 """``keywright accounts``: the verbs on accounts."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from keywright.cli.opening import (
     InOrder,
+    Place,
     actor,
+    anywhere,
     as_json,
     opened,
     print_json,
     print_line,
     print_record,
     print_table,
+    reached,
     settings,
     where,
 )
@@ -35,12 +37,12 @@ def command() -> None:
 @click.option("--pending", is_flag=True, help="Not active yet: its keys do not work, and none can be made.")
 @click.option("--limit", "shared", multiple=True, help="A limit that all its keys share. Repeatable.")
 @as_json
-@where
+@anywhere
 def create(
-    username: str, name: str | None, shared: tuple[str, ...], *, pending: bool, as_json: bool, **given: Any
+    username: str, name: str | None, shared: tuple[str, ...], place: Place, *, pending: bool, as_json: bool
 ) -> None:
     """Make an account, active unless --pending is said."""
-    with opened(given["database"], given["config"]) as installation:
+    with reached(place) as installation:
         made = installation.accounts.create(
             username, name=name, pending=pending, limits_=shared, actor=actor()
         )
@@ -95,12 +97,12 @@ def onboard(
 @click.option("--cursor", help="Where the last page ended.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many.  [50]")
 @as_json
-@where
-def list_accounts(database: str | None, config: Path | None, *, as_json: bool, **narrow: Any) -> None:
+@anywhere
+def list_accounts(place: Place, *, as_json: bool, **narrow: Any) -> None:
     """List accounts."""
     from keywright import shown
 
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         page = installation.accounts.list(**narrow)
     if as_json:
         print_json(
@@ -116,12 +118,12 @@ def list_accounts(database: str | None, config: Path | None, *, as_json: bool, *
 @command.command("get")
 @click.argument("username")
 @as_json
-@where
-def get(username: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
+@anywhere
+def get(username: str, place: Place, *, as_json: bool) -> None:
     """Show one account."""
     from keywright import limits, shown
 
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         account = installation.accounts.get(username)
     record = shown.account(account)
     if as_json:
@@ -137,12 +139,10 @@ def get(username: str, database: str | None, config: Path | None, *, as_json: bo
     "--limit", "shared", multiple=True, required=True, help="All anew; --limit none takes them away."
 )
 @as_json
-@where
-def limit(
-    username: str, shared: tuple[str, ...], database: str | None, config: Path | None, *, as_json: bool
-) -> None:
+@anywhere
+def limit(username: str, shared: tuple[str, ...], place: Place, *, as_json: bool) -> None:
     """Set the limits that all keys of an account share."""
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         given = () if shared == ("none",) else shared
         _show(installation.accounts.limit(username, given, actor=actor()), "limited", as_json=as_json)
 
@@ -150,20 +150,20 @@ def limit(
 @command.command("suspend")
 @click.argument("username")
 @as_json
-@where
-def suspend(username: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
+@anywhere
+def suspend(username: str, place: Place, *, as_json: bool) -> None:
     """Stop every key of an account until it is activated."""
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         _show(installation.accounts.suspend(username, actor=actor()), "suspended", as_json=as_json)
 
 
 @command.command("activate")
 @click.argument("username")
 @as_json
-@where
-def activate(username: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
+@anywhere
+def activate(username: str, place: Place, *, as_json: bool) -> None:
     """Let a pending or suspended account's keys work."""
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         _show(installation.accounts.activate(username, actor=actor()), "activated", as_json=as_json)
 
 

@@ -11,11 +11,14 @@ import click
 
 from keywright.cli.opening import (
     InOrder,
+    Place,
+    anywhere,
     as_json,
     opened,
     print_json,
     print_line,
     print_table,
+    reached,
     where,
     working,
 )
@@ -40,12 +43,12 @@ def command() -> None:
 @click.option("--cursor", help="Where the last page ended.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, help="How many.  [50]")
 @as_json
-@where
-def list_entries(database: str | None, config: Path | None, *, as_json: bool, **narrow: Any) -> None:
+@anywhere
+def list_entries(place: Place, *, as_json: bool, **narrow: Any) -> None:
     """List the newest entries."""
     from keywright import shown
 
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         page = installation.trail.list(**narrow)
     entries = page.items
     if as_json:
@@ -66,14 +69,14 @@ def list_entries(database: str | None, config: Path | None, *, as_json: bool, **
     "--format", "kind", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True, help="How."
 )
 @click.option("--after", type=click.IntRange(min=0), default=0, help="Only entries newer than this number.")
-@where
-def export(kind: str, after: int, database: str | None, config: Path | None) -> None:
+@anywhere
+def export(kind: str, after: int, place: Place) -> None:
     """Write every entry to standard output, oldest first, each with its MAC.
 
     In CSV a cell that a spreadsheet would take for a formula begins with an apostrophe.
     """
     out = sys.stdout
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         entries = installation.trail.walk(after)
         if kind == "csv":
             _write_csv(entries, out)

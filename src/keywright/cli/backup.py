@@ -37,7 +37,7 @@ def backup(file: Path, database: str | None, config: Path | None, *, as_json: bo
 @as_json
 @where
 def restore(file: Path, database: str | None, config: Path | None, *, as_json: bool) -> None:
-    """Make an installation from a backup, where there is none.
+    """Make an installation from a backup, where there is none; with a postgresql:// database, move it there.
 
     The secret has to be there first, as <database>.secret or KEYWRIGHT_SECRET; a wrong one is refused.
     """

@@ -1,12 +1,11 @@
 """``keywright scopes``, ``plans`` and ``gates``: to read. Their source is the TOML that was applied."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
-from keywright.cli.opening import InOrder, as_json, opened, print_json, print_table, where
+from keywright.cli.opening import InOrder, Place, anywhere, as_json, print_json, print_table, reached
 
 _of_one = click.option("--keyspace", help="Of one keyspace.")
 
@@ -29,10 +28,10 @@ def gates() -> None:
 @scopes.command("list")
 @_of_one
 @as_json
-@where
-def list_scopes(keyspace: str | None, database: str | None, config: Path | None, *, as_json: bool) -> None:
+@anywhere
+def list_scopes(keyspace: str | None, place: Place, *, as_json: bool) -> None:
     """List the permissions that keys can be given."""
-    items = _items("scopes", keyspace, database, config)
+    items = _items("scopes", keyspace, place)
     rows = [(i["keyspace"], i["name"], "reads" if i["reads"] else "writes", i["title"]) for i in items]
     _print(items, ("KEYSPACE", "SCOPE", "KIND", "TITLE"), rows, as_json=as_json)
 
@@ -40,13 +39,13 @@ def list_scopes(keyspace: str | None, database: str | None, config: Path | None,
 @plans.command("list")
 @_of_one
 @as_json
-@where
-def list_plans(keyspace: str | None, database: str | None, config: Path | None, *, as_json: bool) -> None:
+@anywhere
+def list_plans(keyspace: str | None, place: Place, *, as_json: bool) -> None:
     """List the named sets of limits."""
     from keywright import limits
     from keywright.model import Limit
 
-    items = _items("plans", keyspace, database, config)
+    items = _items("plans", keyspace, place)
     rows = [
         (i["keyspace"], i["name"], i["title"], [limits.spell(Limit(**limit)) for limit in i["limits"]])
         for i in items
@@ -57,10 +56,10 @@ def list_plans(keyspace: str | None, database: str | None, config: Path | None, 
 @gates.command("list")
 @_of_one
 @as_json
-@where
-def list_gates(keyspace: str | None, database: str | None, config: Path | None, *, as_json: bool) -> None:
+@anywhere
+def list_gates(keyspace: str | None, place: Place, *, as_json: bool) -> None:
     """List the named gates, a line a rule."""
-    items = _items("gates", keyspace, database, config)
+    items = _items("gates", keyspace, place)
     rows = [
         (i["keyspace"], i["name"], i["environment"], rule["methods"] or "any", rule["path"], rule["scopes"])
         for i in items
@@ -69,12 +68,13 @@ def list_gates(keyspace: str | None, database: str | None, config: Path | None, 
     _print(items, ("KEYSPACE", "GATE", "ENVIRONMENT", "METHODS", "PATH", "SCOPES"), rows, as_json=as_json)
 
 
-def _items(
-    what: str, keyspace: str | None, database: str | None, config: Path | None
-) -> list[dict[str, Any]]:
+def _items(what: str, keyspace: str | None, place: Place) -> list[dict[str, Any]]:
     from keywright import shown
+    from keywright.installation import Installation
 
-    with opened(database, config) as installation:
+    with reached(place) as installation:
+        if not isinstance(installation, Installation):
+            return installation.definitions(what, keyspace)
         every = installation.keyspaces
         found = every.list() if keyspace is None else [every.get(keyspace)]
         return [item for applied in found for item in getattr(shown, what)(applied.keyspace)]

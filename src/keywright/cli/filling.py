@@ -10,6 +10,7 @@ import click
 
 from keywright import limits, profiles
 from keywright.cli.opening import actor
+from keywright.client import Client
 from keywright.desk import fields
 from keywright.installation import Installation
 from keywright.model import Keyspace
@@ -19,14 +20,18 @@ _MOST_NAMED = 12
 
 
 def complete(
-    installation: Installation, name: str, given: dict[str, Any]
+    installation: Installation | Client, name: str, given: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
     """Keyspace, account, environment and access, and sentences about what nobody chose.
 
     Raises ``click.UsageError`` with every choice that is still open; then nothing was made.
     """
+    if isinstance(installation, Client) and all(given[field] is not None for field in _CHOICES[:3]):
+        return {
+            field: given[field] for field in _CHOICES
+        }, []  # its key may be able to make keys and nothing else
     every = {applied.keyspace.name: applied.keyspace for applied in installation.keyspaces.list()}
-    first = not every and given["keyspace"] is None
+    first = not every and given["keyspace"] is None and isinstance(installation, Installation)
     if first:
         every = {"default": profiles.load(profiles.source("default"))}
     chosen: dict[str, Any] = {field: given[field] for field in _CHOICES}
@@ -35,7 +40,7 @@ def complete(
     )
     if open_:
         raise click.UsageError(_say_open(name, given, open_))
-    if first:
+    if isinstance(installation, Installation) and first:
         _would_pass(name, given, chosen, every["default"])
         installation.keyspaces.apply(profiles.source("default"), actor=actor())
     if chosen["account"] is None:
@@ -78,7 +83,7 @@ def _choose(
     return open_, filled
 
 
-def _usernames(installation: Installation) -> list[str]:
+def _usernames(installation: Installation | Client) -> list[str]:
     page = installation.accounts.list(limit=_MOST_NAMED)
     return [account.username for account in page.items] + (["…"] if page.next_cursor else [])
 

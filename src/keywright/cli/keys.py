@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,9 @@ import click
 
 from keywright.cli.opening import (
     InOrder,
+    Place,
     actor,
+    anywhere,
     as_json,
     confirm,
     env_file,
@@ -20,7 +23,9 @@ from keywright.cli.opening import (
     print_record,
     print_table,
     quiet,
+    reached,
     reserved,
+    server,
     settings,
     where,
     working,
@@ -31,9 +36,10 @@ from keywright.times import parse_span, rfc3339
 
 if TYPE_CHECKING:
     from keywright.cli.opening import EnvFile
-    from keywright.desk.grants import Reach
+    from keywright.client import Client
     from keywright.installation import Installation
-    from keywright.model import Changed, Issued, Key, Keyspace
+    from keywright.model import Changed, Issued, Key, Page, Verdict
+    from keywright.presentations import Presentation
 
 
 @click.group("keys", cls=InOrder)
@@ -62,7 +68,7 @@ def command() -> None:
 @quiet
 @env_file
 @as_json
-@where
+@anywhere
 def create(name: str | None, named: str | None, **given: Any) -> None:
     """Make a key. Its secret is shown once.
 
@@ -70,12 +76,14 @@ def create(name: str | None, named: str | None, **given: Any) -> None:
     """
     if not (name or named):
         raise click.UsageError('a key needs a name: keywright keys create "CRM sync"')
-    with opened(given["database"], given["config"]) as installation, reserved(given["env_file"]) as file:
+    with reached(given["place"]) as installation, reserved(given["env_file"]) as file:
         issued, filled = _create(installation, named or name or "", given)
         show_issued(installation, issued, given, filled, file)
 
 
-def _create(installation: "Installation", name: str, given: dict[str, Any]) -> "tuple[Issued, list[str]]":
+def _create(
+    installation: "Installation | Client", name: str, given: dict[str, Any]
+) -> "tuple[Issued, list[str]]":
     from keywright.cli import filling
     from keywright.desk.keys import UNSET
 
@@ -118,20 +126,21 @@ def _create(installation: "Installation", name: str, given: dict[str, Any]) -> "
 @click.option("--cursor", help="Where the last page ended.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many.  [50]")
 @as_json
-@where
-def list_keys(database: str | None, config: Path | None, *, as_json: bool, **narrow: Any) -> None:
+@anywhere
+def list_keys(place: Place, *, as_json: bool, **narrow: Any) -> None:
     """List keys, newest first."""
-    with opened(database, config) as installation:
-        show_page(installation, None, narrow, as_json=as_json)
+    with reached(place) as installation:
+        page = installation.keys.list(**narrow)
+        show_page(page, narrow["q"], installation.clock(), as_json=as_json)
 
 
 @command.command("get")
 @click.argument("key_id")
 @as_json
-@where
-def get(key_id: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
+@anywhere
+def get(key_id: str, place: Place, *, as_json: bool) -> None:
     """Show one key."""
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         show_key(installation.keys.get(key_id), installation.clock(), as_json=as_json)
 
 
@@ -153,10 +162,10 @@ def get(key_id: str, database: str | None, config: Path | None, *, as_json: bool
 )
 @click.option("--metadata", help="A JSON object of your own.")
 @as_json
-@where
-def edit(key_id: str, database: str | None, config: Path | None, *, as_json: bool, **given: Any) -> None:
+@anywhere
+def edit(key_id: str, place: Place, *, as_json: bool, **given: Any) -> None:
     """Change what is mentioned. The next verification obeys it, in every process."""
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         changes = _changes(given, installation.clock())
         if not changes:
             raise click.UsageError("say what to change; see keywright keys edit --help")
@@ -174,11 +183,11 @@ def edit(key_id: str, database: str | None, config: Path | None, *, as_json: boo
 @quiet
 @env_file
 @as_json
-@where
+@anywhere
 def rotate(key_id: str, grace: str, start: str, *, force: bool, **given: Any) -> None:
     """Give a key a second secret, shown once; the id stays."""
     seconds = parse_span(grace, path="--grace")
-    with opened(given["database"], given["config"]) as installation, reserved(given["env_file"]) as file:
+    with reached(given["place"]) as installation, reserved(given["env_file"]) as file:
         issued = installation.keys.rotate(
             key_id, grace_seconds=seconds, start=start, force=force, actor=actor()
         )
@@ -189,9 +198,9 @@ def _simple(verb: str, done: str, sentence: str) -> None:
     @command.command(verb, help=sentence)
     @click.argument("key_id")
     @as_json
-    @where
-    def run(key_id: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
-        with opened(database, config) as installation:
+    @anywhere
+    def run(key_id: str, place: Place, *, as_json: bool) -> None:
+        with reached(place) as installation:
             changed = getattr(installation.keys, verb)(key_id, actor=actor())
             show_changed(changed, installation.clock(), done, as_json=as_json)
 
@@ -209,12 +218,10 @@ for _verb, _done, _sentence in (
 @click.argument("key_id")
 @click.option("--reason", help="Kept with the key and in the audit trail.")
 @as_json
-@where
-def invalidate(
-    key_id: str, reason: str | None, database: str | None, config: Path | None, *, as_json: bool
-) -> None:
+@anywhere
+def invalidate(key_id: str, reason: str | None, place: Place, *, as_json: bool) -> None:
     """Stop a key for ever; it stays in the list."""
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         changed = installation.keys.invalidate(key_id, reason=reason, actor=actor())
         show_changed(changed, installation.clock(), "invalidated", as_json=as_json)
 
@@ -223,10 +230,10 @@ def invalidate(
 @click.argument("key_id")
 @yes
 @as_json
-@where
-def delete(key_id: str, database: str | None, config: Path | None, *, yes: bool, as_json: bool) -> None:
+@anywhere
+def delete(key_id: str, place: Place, *, yes: bool, as_json: bool) -> None:
     """Remove a key for good. Whatever uses it stops working."""
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         key = installation.keys.get(key_id)
         last = f"last used {rfc3339(key.last_used_at)}" if key.last_used_at else "never used"
         confirm(
@@ -264,45 +271,61 @@ def purge(older_than: str, database: str | None, config: Path | None, *, yes: bo
 @click.option("--scope", "scopes", multiple=True, help="A scope that is asked. Repeatable.")
 @click.option("--method", help="The method that is asked.")
 @as_json
-@where
+@anywhere
 def verify(
     keyspace: str,
     environment: str | None,
     scopes: tuple[str, ...],
     method: str | None,
+    place: Place,
     *,
     as_json: bool,
-    **given: Any,
 ) -> int:
     """Check a token that is given on standard input. Nothing is counted.
 
     Never on the command line, which other users of the machine can see. The exit code is 0 where it is valid.
     """
+    token = sys.stdin.readline(1000).strip()
+    asked = {
+        "scopes": scopes,
+        "method": method and method.upper(),
+        "authenticate_only": not scopes and method is None,
+    }
+    with reached(place) as installation:
+        verdict, said = _verified(installation, token, keyspace, environment, asked)
+    if as_json:
+        print_json(said)
+    else:
+        exactly = "" if verdict.code == verdict.reason else f" ({verdict.reason})"
+        print_line(f"{verdict.code}{exactly}")
+    return 0 if verdict.valid else 1
+
+
+def _verified(
+    installation: "Installation | Client",
+    token: str,
+    keyspace: str,
+    environment: str | None,
+    asked: dict[str, Any],
+) -> "tuple[Verdict, Any]":
+    """The verdict on a token, and the body of the matching HTTP answer."""
+    from keywright import received
+    from keywright.client import Client
+
+    if isinstance(installation, Client):
+        said = installation.verification(
+            {"keyspace": keyspace, "environment": environment, "token": token, "dry_run": True, **asked}
+        )
+        return received.verdict(said, installation.clock(), keyspace, asked["scopes"]), said
     from keywright.installation import new_request_id
     from keywright.model import Ask
     from keywright.schemes import Presented
-    from keywright.server.hot import said
+    from keywright.server import hot
 
-    token = sys.stdin.readline(1000).strip().encode("utf-8", "replace")
-    bare = not scopes and method is None
-    ask = Ask(
-        keyspace,
-        environment,
-        scopes,
-        method and method.upper(),
-        authenticate_only=bare,
-        metered=False,
-        recorded=False,
-    )
-    with opened(given["database"], given["config"]) as installation:
-        presented, now = Presented.of_token(token), installation.clock()
-        verdict = installation.engine.verify(ask, presented, now, request_id=new_request_id())
-        if as_json:
-            print_json(_plain(said(installation.engine, verdict)))
-        else:
-            exactly = "" if verdict.code == verdict.reason else f" ({verdict.reason})"
-            print_line(f"{verdict.code}{exactly}")
-    return 0 if verdict.valid else 1
+    ask = Ask(keyspace, environment, **asked, metered=False, recorded=False)
+    presented = Presented.of_token(token.encode("utf-8", "replace"))
+    verdict = installation.engine.verify(ask, presented, installation.clock(), request_id=new_request_id())
+    return verdict, _plain(hot.said(installation.engine, verdict))
 
 
 def _plain(document: Any) -> Any:
@@ -314,16 +337,12 @@ def _plain(document: Any) -> Any:
 # ----------------------------------------------------------------------------------------- what is shown, for its kin too
 
 
-def show_page(
-    installation: "Installation", reach: "Reach | None", narrow: dict[str, Any], *, as_json: bool
-) -> None:
-    """Print a page of keys."""
+def show_page(page: "Page", q: str | None, now: int, *, as_json: bool) -> None:
+    """Print a page of keys that were searched for ``q``."""
     from keywright import shown
-    from keywright.desk.grants import EVERYTHING
     from keywright.desk.keys import is_secret
 
-    page, now = installation.keys.list(**narrow, reach=reach or EVERYTHING), installation.clock()
-    if is_secret(narrow.get("q")):
+    if is_secret(q):
         click.echo(
             "That was a secret. It was looked up by its id; now it stands in your shell's history.", err=True
         )
@@ -398,7 +417,7 @@ def show_changed(changed: "Changed", now: int, done: str, *, as_json: bool) -> N
 
 
 def show_issued(
-    installation: "Installation",
+    installation: "Installation | Client",
     issued: "Issued",
     given: dict[str, Any],
     filled: list[str],
@@ -406,25 +425,36 @@ def show_issued(
 ) -> None:
     """Print a credential that is shown once, the way that was asked for."""
     from keywright import shown
-    from keywright.presentations import example_url
 
     if file is not None:
         file.write(_variables(issued))
-    keyspace = installation.keys.keyspace_of(issued.key)
-    url = example_url(keyspace, issued.key, settings(given["database"], given["config"]).base_url)
+    ways = _ways(installation, issued, given["place"])
     if given["as_json"]:
-        print_json(shown.issued(issued, keyspace, url, installation.clock()))
+        print_json(shown.once(issued, ways, installation.clock()))
     elif given["quiet"]:
-        click.echo(_told(issued, keyspace)[-1][1])
+        click.echo(_told(issued, ways)[-1][1])
     else:
         for line in filled:
             print_line(line)
-        _print_credential(issued, keyspace, url, file)
+        _print_credential(issued, ways, given["place"], file)
 
 
-def _print_credential(issued: "Issued", keyspace: "Keyspace", url: str, file: "EnvFile | None") -> None:
+def _ways(installation: "Installation | Client", issued: "Issued", place: Place) -> "Sequence[Presentation]":
+    """Every way to send a credential: as the server says, or as it would be served from here."""
+    from keywright.client import Client, Received
+    from keywright.presentations import example_url, presentations
+
+    if isinstance(installation, Client):
+        return issued.presentations if isinstance(issued, Received) else ()
+    keyspace = installation.keys.keyspace_of(issued.key)
+    url = example_url(keyspace, issued.key, settings(place.database, place.config).base_url)
+    return presentations(keyspace, issued.credential, issued.key.account, url)
+
+
+def _print_credential(
+    issued: "Issued", ways: "Sequence[Presentation]", place: Place, file: "EnvFile | None"
+) -> None:
     from keywright import limits as arithmetic
-    from keywright.presentations import presentations
 
     key, credential = issued.key, issued.credential
     print_record(
@@ -436,7 +466,7 @@ def _print_credential(issued: "Issued", keyspace: "Keyspace", url: str, file: "E
             ("limits", [arithmetic.spell(limit) for limit in key.limits]),
             ("expires", "never" if key.expires_at is None else rfc3339(key.expires_at)),
             ("id", credential.id),
-            *([] if file else _told(issued, keyspace)),
+            *([] if file else _told(issued, ways)),
         ]
     )
     if file is not None:
@@ -447,15 +477,15 @@ def _print_credential(issued: "Issued", keyspace: "Keyspace", url: str, file: "E
     click.echo(
         "\nThis is the only time that the secret is shown. Keep it where no browser and no repository gets it."
     )
-    shown_first = presentations(keyspace, credential, key.account, url)[0]
-    click.echo(f"\nTry it, while `keywright serve` runs:\n\n{shown_first.curl}")
+    runs = "" if server(place) else ", while `keywright serve` runs"
+    click.echo(f"\nTry it{runs}:\n\n{ways[0].curl}")
 
 
-def _told(issued: "Issued", keyspace: "Keyspace") -> list[tuple[str, str]]:
+def _told(issued: "Issued", ways: "Sequence[Presentation]") -> list[tuple[str, str]]:
     """The spellings of the secret that the keyspace's schemes carry; the token last, where one does."""
     from keywright.schemes import SCHEMES
 
-    pairs = {SCHEMES[scheme].carries_pair for scheme in keyspace.schemes}
+    pairs = {SCHEMES[way.scheme].carries_pair for way in ways}
     told = []
     if True in pairs and issued.credential.secret is not None:
         told.append(("secret", issued.credential.secret.reveal()))

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 import click
 
 from keywright import profiles
-from keywright.cli.opening import InOrder, actor, as_json, opened, print_json, print_line, print_table, where
+from keywright.cli.opening import (
+    InOrder,
+    Place,
+    actor,
+    anywhere,
+    as_json,
+    opened,
+    print_json,
+    print_line,
+    print_table,
+    reached,
+    where,
+)
 from keywright.errors import ProfileError
 
 if TYPE_CHECKING:
@@ -63,12 +75,12 @@ def _read(file: Path) -> str:
 
 @command.command("list")
 @as_json
-@where
-def list_keyspaces(database: str | None, config: Path | None, *, as_json: bool) -> None:
+@anywhere
+def list_keyspaces(place: Place, *, as_json: bool) -> None:
     """List keyspaces."""
     from keywright import shown
 
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         found = installation.keyspaces.list()
     if as_json:
         items = [shown.keyspace(a.keyspace, a.created_at, a.updated_at) for a in found]
@@ -92,12 +104,12 @@ def list_keyspaces(database: str | None, config: Path | None, *, as_json: bool) 
 @click.argument("name")
 @click.option("--toml", is_flag=True, help="The definition as it was applied.")
 @as_json
-@where
-def get(name: str, database: str | None, config: Path | None, *, toml: bool, as_json: bool) -> None:
+@anywhere
+def get(name: str, place: Place, *, toml: bool, as_json: bool) -> None:
     """Show one keyspace, as checked or as applied."""
     from keywright import shown
 
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         applied = installation.keyspaces.get(name)
     if as_json or not toml:
         print_json(shown.keyspace(applied.keyspace, applied.created_at, applied.updated_at))

@@ -1,6 +1,5 @@
 """``keywright management-keys``: keys that open the management API."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -8,15 +7,16 @@ import click
 from keywright.cli.keys import show_changed, show_issued, show_key, show_page
 from keywright.cli.opening import (
     InOrder,
+    Place,
     actor,
+    anywhere,
     as_json,
     confirm,
     env_file,
     instant,
-    opened,
     quiet,
+    reached,
     reserved,
-    where,
     yes,
 )
 from keywright.profiles import MANAGEMENT_SCOPES
@@ -45,17 +45,20 @@ def command() -> None:
 @quiet
 @env_file
 @as_json
-@where
+@anywhere
 def create(name: str, scopes: tuple[str, ...], **given: Any) -> None:
     """Make a management key. Its token is shown once."""
-    from keywright.model import Binding
+    from keywright.desk.keys import UNSET
 
-    with opened(given["database"], given["config"]) as installation, reserved(given["env_file"]) as file:
-        issued = installation.keys.create_management(
+    with reached(given["place"]) as installation, reserved(given["env_file"]) as file:
+        expires = given["expires"]
+        issued = installation.management_keys.create(
             name=name,
             scopes=scopes,
-            binding=Binding(given["account"], given["keyspace"], given["environment"]),
-            expires_at=instant(given["expires"], installation.clock(), path="--expires"),
+            account=given["account"],
+            keyspace=given["keyspace"],
+            environment=given["environment"],
+            expires_at=instant(expires, installation.clock(), path="--expires") if expires else UNSET,
             actor=actor(),
         )
         show_issued(installation, issued, given, [], file)
@@ -66,25 +69,22 @@ def create(name: str, scopes: tuple[str, ...], **given: Any) -> None:
 @click.option("--cursor", help="Where the last page ended.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many.  [50]")
 @as_json
-@where
-def list_keys(database: str | None, config: Path | None, *, as_json: bool, **narrow: Any) -> None:
+@anywhere
+def list_keys(place: Place, *, as_json: bool, **narrow: Any) -> None:
     """List management keys."""
-    from keywright.desk.grants import MANAGEMENT_KEYS
-
-    with opened(database, config) as installation:
-        show_page(installation, MANAGEMENT_KEYS, narrow, as_json=as_json)
+    with reached(place) as installation:
+        page = installation.management_keys.list(**narrow)
+        show_page(page, narrow["q"], installation.clock(), as_json=as_json)
 
 
 @command.command("get")
 @click.argument("key_id")
 @as_json
-@where
-def get(key_id: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
+@anywhere
+def get(key_id: str, place: Place, *, as_json: bool) -> None:
     """Show one management key."""
-    from keywright.desk.grants import MANAGEMENT_KEYS
-
-    with opened(database, config) as installation:
-        show_key(installation.keys.get(key_id, reach=MANAGEMENT_KEYS), installation.clock(), as_json=as_json)
+    with reached(place) as installation:
+        show_key(installation.management_keys.get(key_id), installation.clock(), as_json=as_json)
 
 
 @command.command("rotate")
@@ -94,15 +94,13 @@ def get(key_id: str, database: str | None, config: Path | None, *, as_json: bool
 @quiet
 @env_file
 @as_json
-@where
+@anywhere
 def rotate(key_id: str, grace: str, *, force: bool, **given: Any) -> None:
     """Replace a management key's token; the id stays."""
-    from keywright.desk.grants import MANAGEMENT_KEYS
-
     seconds = parse_span(grace, path="--grace")
-    with opened(given["database"], given["config"]) as installation, reserved(given["env_file"]) as file:
-        issued = installation.keys.rotate(
-            key_id, grace_seconds=seconds, force=force, actor=actor(), reach=MANAGEMENT_KEYS
+    with reached(given["place"]) as installation, reserved(given["env_file"]) as file:
+        issued = installation.management_keys.rotate(
+            key_id, grace_seconds=seconds, force=force, actor=actor()
         )
         show_issued(installation, issued, given, [], file)
 
@@ -111,12 +109,10 @@ def _simple(verb: str, done: str, sentence: str) -> None:
     @command.command(verb, help=sentence)
     @click.argument("key_id")
     @as_json
-    @where
-    def run(key_id: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
-        from keywright.desk.grants import MANAGEMENT_KEYS
-
-        with opened(database, config) as installation:
-            changed = getattr(installation.keys, verb)(key_id, actor=actor(), reach=MANAGEMENT_KEYS)
+    @anywhere
+    def run(key_id: str, place: Place, *, as_json: bool) -> None:
+        with reached(place) as installation:
+            changed = getattr(installation.management_keys, verb)(key_id, actor=actor())
             show_changed(changed, installation.clock(), done, as_json=as_json)
 
 
@@ -132,13 +128,11 @@ for _verb, _done, _sentence in (
 @click.argument("key_id")
 @yes
 @as_json
-@where
-def delete(key_id: str, database: str | None, config: Path | None, *, yes: bool, as_json: bool) -> None:
+@anywhere
+def delete(key_id: str, place: Place, *, yes: bool, as_json: bool) -> None:
     """Remove a management key for good."""
-    from keywright.desk.grants import MANAGEMENT_KEYS
-
-    with opened(database, config) as installation:
-        key = installation.keys.get(key_id, reach=MANAGEMENT_KEYS)
+    with reached(place) as installation:
+        key = installation.management_keys.get(key_id)
         confirm(f"Delete the management key '{key.name}' ({key.id})? Whatever uses it stops.", yes=yes)
-        changed = installation.keys.delete(key_id, actor=actor(), reach=MANAGEMENT_KEYS)
+        changed = installation.management_keys.delete(key_id, actor=actor())
         show_changed(changed, installation.clock(), "deleted", as_json=as_json)

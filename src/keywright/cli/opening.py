@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import click
 
@@ -21,6 +22,7 @@ from keywright.errors import Conflict, Invalid
 from keywright.times import SECOND, parse_instant, parse_span
 
 if TYPE_CHECKING:
+    from keywright.client import Client
     from keywright.installation import Installation
     from keywright.model import Actor
     from keywright.settings import Settings
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _database = click.option(
-    "--database", metavar="URL", help="sqlite:///FILE or postgresql://…  [KEYWRIGHT_DATABASE]"
+    "--database",
+    metavar="URL",
+    is_eager=True,  # read before a server is refused
+    help="sqlite:///FILE or postgresql://…  [KEYWRIGHT_DATABASE]",
 )
 _config = click.option(
     "--config",
@@ -36,6 +41,12 @@ _config = click.option(
     envvar="KEYWRIGHT_CONFIG",
     metavar="FILE",
     help="A TOML file of settings.  [KEYWRIGHT_CONFIG]",
+)
+_url = click.option(
+    "--url", metavar="URL", help="A server, instead of a database: https://keys.example.com  [KEYWRIGHT_URL]"
+)
+_elsewhere = click.option(
+    "--url", hidden=True, is_eager=True, expose_value=False, callback=lambda ctx, _, url: _here(ctx, url)
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the body of the matching HTTP answer.")
 quiet = click.option(
@@ -70,9 +81,106 @@ class InOrder(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class Place(NamedTuple):
+    """Where a verb works, as it was said: on a database, or with a key on a server."""
+
+    database: str | None
+    config: Path | None
+    url: str | None
+    managing: str | None
+
+
 def where(function: F) -> F:
-    """The options that say which installation a verb works on."""
-    return _database(_config(function))
+    """The options of a verb that works on a database alone: which one. A server that is named is refused."""
+    return _database(_config(_elsewhere(function)))
+
+
+def anywhere(function: F) -> F:
+    """The options of a verb that works on a database or on a server; it takes them as ``place``."""
+    return _placed(function, "--key", "--management-key")
+
+
+def anywhere_beside_key(function: F) -> F:
+    """``anywhere``, for a verb whose ``--key`` means something else."""
+    return _placed(function, "--management-key")
+
+
+def _placed(function: F, *spelled: str) -> F:
+    @wraps(function)
+    def run(
+        *args: Any,
+        database: str | None,
+        config: Path | None,
+        url: str | None,
+        managing: str | None,
+        **given: Any,
+    ) -> Any:
+        return function(*args, **given, place=Place(database, config, url, managing))
+
+    sentence = (
+        "With --url: a management key. Better KEYWRIGHT_KEY or KEYWRIGHT_KEY_FILE: nobody else sees those."
+    )
+    key = click.option(*spelled, "managing", metavar="TOKEN", help=sentence)
+    return cast("F", _database(_config(_url(key(run)))))
+
+
+class OnlyHere(click.ClickException):
+    """A verb that works on a database alone was told of a server."""
+
+    exit_code = 2
+
+
+def _here(ctx: click.Context, url: str | None) -> None:
+    """Refuse a server for a verb that knows databases only. Raises ``OnlyHere``."""
+    said = "--url" if url else "KEYWRIGHT_URL" if os.environ.get("KEYWRIGHT_URL") else None
+    if said and (url or ctx.params.get("database") is None):
+        verb = ctx.command_path.partition(" ")[2] or ctx.info_name
+        other = "" if url else "; --database says that it is meant"
+        raise OnlyHere(f"{verb} works on the database itself, not through a server ({said}){other}")
+
+
+def server(place: Place) -> str | None:
+    """The address of the server that is meant, if one is. Raises ``click.UsageError`` where both could be."""
+    if place.url and place.database:
+        raise click.UsageError("say --url or --database: a verb works on a server or on a database")
+    if place.url or place.database:
+        return place.url
+    named = os.environ.get("KEYWRIGHT_URL")
+    if named and os.environ.get("KEYWRIGHT_DATABASE"):
+        raise click.UsageError("KEYWRIGHT_URL and KEYWRIGHT_DATABASE are both set: say --url or --database")
+    return named or None
+
+
+@contextmanager
+def reached(place: Place) -> Iterator["Installation | Client"]:
+    """Open the database, or connect to the server, that is meant. Raises ``CannotStart`` or ``click.UsageError``."""
+    url = server(place)
+    if url is None:
+        with opened(place.database, place.config) as installation:
+            yield installation
+        return
+    from keywright.client import Client
+
+    try:
+        client = Client(url, key=_token(place))
+    except Invalid as wrong:
+        raise click.UsageError(f"--{wrong}") from None
+    with client:
+        yield client
+
+
+def _token(place: Place) -> str:
+    given = place.managing or os.environ.get("KEYWRIGHT_KEY")
+    file = os.environ.get("KEYWRIGHT_KEY_FILE")
+    if given:
+        return given.strip()
+    if not file:
+        raise click.UsageError("a server wants a management key: KEYWRIGHT_KEY, KEYWRIGHT_KEY_FILE or --key")
+    try:
+        return Path(file).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as trouble:
+        said = getattr(trouble, "strerror", None) or "it is not text"
+        raise click.UsageError(f"KEYWRIGHT_KEY_FILE: {file} cannot be read: {said}") from None
 
 
 def settings(database: str | None = None, config: Path | None = None, **flags: Any) -> "Settings":

@@ -1,11 +1,10 @@
 """``keywright usage``: how often each verdict was given."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from keywright.cli.opening import as_json, opened, past, print_json, print_table, where
+from keywright.cli.opening import Place, anywhere_beside_key, as_json, past, print_json, print_table, reached
 from keywright.times import rfc3339
 
 if TYPE_CHECKING:
@@ -18,7 +17,12 @@ _GROUPS = ("key", "account", "keyspace", "environment", "team", "application", "
 @click.option("--keyspace", help="Of one keyspace.")
 @click.option("--account", help="Of one account.")
 @click.option("--environment", help="Of one environment.")
-@click.option("--key", help="Of one key, by its id; a deleted one too.")
+@click.option(
+    "--key",
+    "named",
+    multiple=True,
+    help="Of one key, by its id; a deleted one too. With --url, a management key's token as well.",
+)
 @click.option("--team", help="Of the keys of a team.")
 @click.option("--application", help="Of the keys of an application.")
 @click.option("--code", help="One code: ok, expired, rate_limited and so on.")
@@ -34,12 +38,12 @@ _GROUPS = ("key", "account", "keyspace", "environment", "team", "application", "
 )
 @click.option("--group", type=click.Choice(_GROUPS), help="A line for each of these.")
 @as_json
-@where
+@anywhere_beside_key
 def command(
     since: str | None,
     until: str | None,
-    database: str | None,
-    config: Path | None,
+    named: tuple[str, ...],
+    place: Place,
     *,
     as_json: bool,
     **asked: Any,
@@ -50,15 +54,31 @@ def command(
     """
     from keywright import shown
 
-    with opened(database, config) as installation:
+    key, place = _told_apart(named, place)
+    with reached(place) as installation:
         now = installation.clock()
         report = installation.usage.report(
-            since=past(since, now, path="--from"), until=past(until, now, path="--to"), **asked
+            key=key, since=past(since, now, path="--from"), until=past(until, now, path="--to"), **asked
         )
     if as_json:
         print_json(shown.usage(report))
         return
     _print(report)
+
+
+def _told_apart(named: tuple[str, ...], place: Place) -> tuple[str | None, Place]:
+    """What ``--key`` names: a key to report on, by its id, and a management key, which is a whole token.
+
+    Raises ``click.UsageError`` for more than one of a kind.
+    """
+    from keywright.desk.keys import is_secret
+
+    tokens = [text for text in named if is_secret(text)]
+    ids = [text for text in named if text not in tokens]
+    if len(tokens) > 1 or len(ids) > 1:
+        raise click.UsageError("--key names one key, and with --url one management key")
+    managing = place._replace(managing=tokens[0]) if tokens else place
+    return (ids[0] if ids else None), managing
 
 
 def _print(report: "Report") -> None:

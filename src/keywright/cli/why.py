@@ -1,24 +1,22 @@
 """``keywright why``: the real reason of a refusal."""
 
-from pathlib import Path
-
 import click
 
-from keywright.cli.opening import as_json, opened, print_json, print_line, print_record, where
+from keywright.cli.opening import Place, anywhere, as_json, print_json, print_line, print_record, reached
 
 
 @click.command("why")
 @click.argument("request_id")
 @as_json
-@where
-def command(request_id: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
+@anywhere
+def command(request_id: str, place: Place, *, as_json: bool) -> None:
     """Say why a request was really refused, by the request id in its answer.
 
     Whoever sent it was told no more than is safe. The newest 100,000 refusals are kept.
     """
     from keywright import shown
 
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         found = shown.refusal(installation.refusals.get(request_id))
     if as_json:
         print_json(found)

@@ -9,7 +9,7 @@ from keywright import credential, limits
 from keywright.desk import LIBRARY, Change, Desk, cursors, fields
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.once import Once
-from keywright.errors import Conflict, Invalid, NotFound
+from keywright.errors import Conflict, Exceeds, Invalid, NotFound
 from keywright.model import MANAGEMENT, Account, AccountState, Actor, Page
 from keywright.store import accounts
 
@@ -91,11 +91,18 @@ class Accounts(Desk):
         """Let a pending or suspended account's keys work. Raises ``NotFound``."""
         return self._set(username, "active", "account.activate", actor, reach)
 
-    def limit(self, username: str, given: Sequence[Any], *, actor: Actor = LIBRARY) -> Account:
-        """Set the limits that all keys of an account share. Raises ``NotFound`` or ``Invalid``."""
+    def limit(
+        self, username: str, given: Sequence[Any], *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING
+    ) -> Account:
+        """Set the limits that all keys of an account share.
+
+        Raises ``NotFound``, ``Invalid``, or ``Exceeds`` for who is bound to the account: what bounds them is not theirs.
+        """
         new = limits.read(given)
         with self.change() as change:
-            account = _covered(accounts.get(change.tx, username), username, EVERYTHING)
+            account = _covered(accounts.get(change.tx, username), username, reach)
+            if reach.account is not None:
+                raise Exceeds("the limits of an account are not set by who is bound to it")
             accounts.change(change.tx, account.id, limits=new, updated_at=change.now)
             spelled = [limits.spell(limit) for limit in new]
             return self._changed(change, account, actor, "account.limit", limits=spelled)

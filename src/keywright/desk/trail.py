@@ -83,3 +83,10 @@ class Trail(Desk):
         """Every entry behind a number, oldest first, with its MAC: for an export."""
         with self.database.read() as connection:
             yield from audit.walk(connection, after)
+
+    def export(self, *, after: int = 0, limit: int = LONGEST_PAGE, reach: Reach = EVERYTHING) -> Page:
+        """Some of ``walk``, what is in reach of it. Where more follows, ``next_cursor`` is what to go on ``after``."""
+        narrow = audit.Narrow(account=reach.account, keyspace=reach.keyspace, environment=reach.environment)
+        with self.database.read() as connection:
+            found = tuple(audit.walk(connection, after, narrow, limit=limit + 1))
+        return Page(found[:limit], str(found[limit - 1]["seq"]) if len(found) > limit else None)

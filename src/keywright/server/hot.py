@@ -72,6 +72,7 @@ class VerifyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ip: str | None = None
     cost: int = 1
     authenticate_only: bool = False
+    dry_run: bool = False  # nothing is charged, counted or recorded
 
 
 class BatchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -479,7 +480,9 @@ def _checked(asked: VerifyBody, reach: Reach, at: str) -> tuple[Ask, Given]:
         canonical(asked.ip) if asked.ip else None,
         check_cost(asked.cost, path=f"{at}cost"),
         asked.authenticate_only,
+        metered=not asked.dry_run,
         account=reach.account,
+        recorded=not asked.dry_run,
     )
     return ask, _given(asked, at)
 

@@ -140,9 +140,12 @@ def entries(
         yield {**_entry(row), "detail": msgspec.json.decode(row.detail)}
 
 
-def walk(connection: Connection, after: int = 0) -> Iterator[dict[str, Any]]:
-    """Every entry behind a number, oldest first, with its MAC in hex."""
-    query = select(audit).where(audit.c.seq > after).order_by(audit.c.seq)
+def walk(
+    connection: Connection, after: int = 0, narrow: Narrow | None = None, *, limit: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """The entries behind a number, oldest first, each with its MAC in hex."""
+    conditions = [audit.c.seq > after, *_conditions(narrow or Narrow())]
+    query = select(audit).where(*conditions).order_by(audit.c.seq).limit(limit)
     for row in connection.execute(query).yield_per(1000):
         yield {**_entry(row), "detail": msgspec.json.decode(row.detail), "mac": row.mac.hex()}
 

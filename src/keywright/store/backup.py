@@ -88,17 +88,16 @@ def _copy(database: Database, which: str, copy: Path, progress: Progress) -> Non
 
 @contextmanager
 def opened(file: Path, database: Database) -> Iterator[tuple[Database, dict[str, Any]]]:
-    """A backup, taken out and checked, in a place of its own beside where ``place`` will put it; and its manifest.
+    """A backup, taken out and checked, in a place of its own, on SQLite beside where ``place`` will put it; its manifest.
 
     Raises ``Conflict`` where there is a database already, ``CannotStart`` where the file is no whole backup of ours.
     """
-    if not database.is_sqlite:
-        raise CannotStart("restore makes a SQLite database; for PostgreSQL use pg_restore")
-    for which in FILES:
+    for which in FILES if database.is_sqlite else ():
         if database.file(which).exists():
             raise Conflict(f"{database.file(which)} exists already and is left as it is")
+    beside = database.path.parent if database.is_sqlite else None
     try:
-        with tempfile.TemporaryDirectory(prefix=".keywright-", dir=database.path.parent) as directory:
+        with tempfile.TemporaryDirectory(prefix=".keywright-", dir=beside) as directory:
             taken = Database(f"sqlite:///{Path(directory) / 'k.db'}")
             try:
                 yield taken, _take_out(file, taken)

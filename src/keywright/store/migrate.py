@@ -46,7 +46,7 @@ def migrate(database: Database) -> bool:
         database.create(which)
         with database.migrating(which) as connection:
             if _version(connection, which) != HEADS[which]:
-                _upgrade(connection, which)
+                upgrade(connection, which)
     return bool(behind)
 
 
@@ -62,7 +62,8 @@ def _version(connection: Connection, which: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def _upgrade(connection: Connection, which: str) -> None:
+def upgrade(connection: Connection, which: str) -> None:
+    """Apply the migrations of one file that are missing, in a transaction that is open."""
     from alembic import command  # noqa: PLC0415  # 300 ms, and needed once in a database's life
     from alembic.config import Config  # noqa: PLC0415
 

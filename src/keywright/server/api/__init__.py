@@ -33,6 +33,7 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
         accounts,
         audit,
         definitions,
+        explorer,
         keys,
         keyspaces,
         management_keys,
@@ -44,7 +45,8 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
     )
 
     nouns = (
-        keys, accounts, keyspaces, definitions, management_keys, people, session, usage, refusals, audit, pages,
+        keys, accounts, keyspaces, definitions, management_keys, people, session, usage, refusals, audit,
+        explorer, pages,
     )  # fmt: skip
 
     app = Described(

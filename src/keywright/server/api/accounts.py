@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 from keywright import shown
 from keywright.desk.once import Replay
 from keywright.server.api.caller import Opened, needs
-from keywright.server.api.keys import Body, Creating
+from keywright.server.api.keys import Body, Creating, LimitBody, plain_limits
 from keywright.server.callers import Caller
 
 router = APIRouter(prefix="/v1/accounts", tags=["accounts"])
@@ -21,6 +21,13 @@ class NewAccount(Body):
     username: str
     name: str | None = None
     pending: bool = False
+    limits: list[LimitBody | str] | None = None
+
+
+class EditedAccount(Body):
+    """What an edit of an account sets: the limits that all its keys share, all anew."""
+
+    limits: list[LimitBody | str]
 
 
 @router.post("", status_code=201)
@@ -33,7 +40,12 @@ def create(
     once = call.once(caller, body)
     try:
         made = opened.accounts.create(
-            body.username, name=body.name, pending=body.pending, actor=caller.actor, once=once
+            body.username,
+            name=body.name,
+            pending=body.pending,
+            limits_=plain_limits(body.limits or []),
+            actor=caller.actor,
+            once=once,
         )
     except Replay as earlier:
         response.headers["Idempotency-Replayed"] = "true"
@@ -62,6 +74,16 @@ def get(username: str, caller: Reads, opened: Opened, response: Response) -> dic
     """Read one."""
     response.headers["Cache-Control"] = "no-store"
     return shown.account(opened.accounts.get(username, reach=caller.reach))
+
+
+@router.patch("/{username}")
+def edit(
+    username: str, body: EditedAccount, caller: Writes, opened: Opened, response: Response
+) -> dict[str, Any]:
+    """Set the limits that all keys of an account share. A key that is bound to the account sets none."""
+    response.headers["Cache-Control"] = "no-store"
+    limits = plain_limits(body.limits)
+    return shown.account(opened.accounts.limit(username, limits, actor=caller.actor, reach=caller.reach))
 
 
 @router.post("/{username}/suspend")

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from keywright import shown
+from keywright.desk.trail import LONGEST_PAGE
 from keywright.server.api.caller import Opened, needs
 from keywright.server.callers import Caller
 
@@ -24,7 +25,7 @@ def list_entries(
     account: Text = None,
     before: Annotated[int | None, Query(ge=1, le=2**62)] = None,
     cursor: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    limit: Annotated[int, Query(ge=1, le=LONGEST_PAGE)] = 50,
 ) -> dict[str, Any]:
     """Who did what to which thing, when, from where, newest first. A bound caller sees what it is bound to."""
     response.headers["Cache-Control"] = "no-store"
@@ -38,4 +39,18 @@ def list_entries(
         limit=limit,
         reach=caller.reach,
     )
+    return {"items": [shown.entry(entry) for entry in page.items], "next_cursor": page.next_cursor}
+
+
+@router.get("/export")
+def export(
+    caller: Reads,
+    opened: Opened,
+    response: Response,
+    after: Annotated[int, Query(ge=0, le=2**62)] = 0,
+    limit: Annotated[int, Query(ge=1, le=LONGEST_PAGE)] = LONGEST_PAGE,
+) -> dict[str, Any]:
+    """The entries behind a number, oldest first, each with its MAC; ``next_cursor`` is what to go on ``after``."""
+    response.headers["Cache-Control"] = "no-store"
+    page = opened.trail.export(after=after, limit=limit, reach=caller.reach)
     return {"items": [shown.entry(entry) for entry in page.items], "next_cursor": page.next_cursor}

@@ -68,6 +68,13 @@ def _takes(body: str) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
+_ASK: Final[dict[str, Any]] = {
+    "name": "ask",
+    "in": "query",
+    "required": False,
+    "description": "Words to look for: the answer holds the paragraphs that fit, and nothing that is not in the pages.",
+    "schema": {"type": "string", "maxLength": 200},
+}
 _BODY_ERRORS: Final = (400, 401, 403, 404, 413, 415, 422, 503)
 _PLACE: Final = _named("place", "A keyspace and an environment, {keyspace}.{environment}.")
 _KEY: Final[list[dict[str, list[str]]]] = [{"customerKey": []}]
@@ -112,13 +119,20 @@ FRONT: Final[dict[str, dict[str, Any]]] = {
         | {"security": [{"managementKey": []}]}
     },
     "/openapi.json": {"get": _open("This document", _ANY, tags=["documentation"])},
-    "/docs": {"get": _open("The pages", _TEXT, tags=["documentation"])},
+    "/docs": {
+        "get": _open(
+            "These operations, in a browser",
+            {"text/html": {"schema": {"type": "string"}}} | _TEXT,
+            tags=["documentation"],
+        )
+    },
     "/docs/{page}": {
         "get": _open(
             "A page; with .md behind its name, as text/markdown",
             _TEXT | {"text/markdown": {"schema": {"type": "string"}}},
             404,
-            parameters=_named("page", "Its name."),
+            422,
+            parameters=[*_named("page", "Its name."), _ASK],
             tags=["documentation"],
         )
     },

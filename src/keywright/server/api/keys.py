@@ -239,8 +239,13 @@ def _given(body: NewKey | EditedKey) -> dict[str, Any]:
     if given.get("expires_at") is not None:
         given["expires_at"] = parse_instant(given["expires_at"], path="expires_at")
     if given.get("limits") is not None:
-        given["limits"] = [item if isinstance(item, str) else item.model_dump() for item in given["limits"]]
+        given["limits"] = plain_limits(given["limits"])
     return given
+
+
+def plain_limits(given: list[LimitBody | str]) -> list[str | dict[str, Any]]:
+    """Limits as the desk reads them."""
+    return [item if isinstance(item, str) else item.model_dump() for item in given]
 
 
 def issued_answer(

@@ -31,3 +31,11 @@ def get(name: str, caller: Reads, opened: Opened, response: Response) -> dict[st
     response.headers["Cache-Control"] = "no-store"
     applied = opened.keyspaces.get(caller.reach.needs("keyspace", name) or name)
     return shown.keyspace(applied.keyspace, applied.created_at, applied.updated_at)
+
+
+@router.get("/{name}/source")
+def source(name: str, caller: Reads, opened: Opened, response: Response) -> dict[str, Any]:
+    """Read one's TOML, as it was applied."""
+    response.headers["Cache-Control"] = "no-store"
+    applied = opened.keyspaces.get(caller.reach.needs("keyspace", name) or name)
+    return {"name": applied.keyspace.name, "source": applied.source}

@@ -1,0 +1,492 @@
+"""The same verbs over HTTP: what a program holds that has no database of its own, but a server's address and a key.
+
+    kw = Keywright.connect("https://keys.example.com", key=token, keyspace="acme", environment="production")
+    verdict = kw.verify(request.headers, scopes=["contacts:read"], method="GET")
+
+The verbs take what they take on a database, answer with the same records and raise the same errors. Who acts is whose
+management key it is: an ``actor`` that is given is not sent.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from threading import Lock
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+
+from keywright import answers, received
+from keywright.answers import Answer
+from keywright.connection import Connections, place
+from keywright.desk.keys import UNSET
+from keywright.desk.refusals import Refused
+from keywright.desk.usage import Report, UsageRow
+from keywright.errors import CallerError, Denied, Invalid, NotFound, Unavailable
+from keywright.limits import check_cost
+from keywright.model import Account, Actor, Changed, Issued, Key, Page, Verdict
+from keywright.received import Received, Verified
+from keywright.schemes import from_mapping
+from keywright.store.keys import Named
+from keywright.store.keyspaces import Applied
+from keywright.store.refusals import Refusal
+from keywright.times import parse_instant, rfc3339
+
+TIMEOUT: Final = 10.0  # seconds
+#: The longest that a verdict may be remembered, in seconds: for so long a key that was ended goes on (T-62).
+LONGEST_MEMORY: Final = 5.0
+_MOST_REMEMBERED: Final = 10_000
+
+log = logging.getLogger("keywright")
+
+
+class Client:
+    """A Keywright server, as its management key may use it. Safe to use from any thread, and after a fork."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str,
+        keyspace: str | None = None,
+        environment: str | None = None,
+        timeout: float = TIMEOUT,
+        remember: float = 0.0,
+    ) -> None:
+        """Nothing is asked yet. ``https://`` only, but for addresses of this machine itself.
+
+        ``remember`` is for how many seconds, five at most, the verdict on a key that has no limits is given again without
+        asking: that long a key that was ended goes on, and its use is not counted. Raises ``Invalid``.
+        """
+        if not 0 <= remember <= LONGEST_MEMORY:
+            raise Invalid(f"is from 0 to {LONGEST_MEMORY:g} seconds", path="remember")
+        self._connections = Connections(url, key, timeout)
+        self._memory = _Memory(remember)
+        self.url = self._connections.url
+        self.keyspace = keyspace
+        self.environment = environment
+        self.keys = Keys(self._connections, keyspace, environment)
+        self.management_keys = ManagementKeys(self._connections)
+        self.accounts = Accounts(self._connections)
+        self.keyspaces = Keyspaces(self._connections)
+        self.trail = Trail(self._connections)
+        self.usage = Usage(self._connections)
+        self.refusals = Refusals(self._connections)
+
+    def __repr__(self) -> str:
+        return f"Client({self.url!r})"
+
+    def clock(self) -> int:
+        """Now, in microseconds since 1970 in UTC."""
+        return time.time_ns() // 1000
+
+    def definitions(self, what: str, keyspace: str | None = None) -> list[dict[str, Any]]:
+        """The ``scopes``, ``plans`` or ``gates`` of a keyspace, or of all. Raises ``NotFound``."""
+        found: list[dict[str, Any]] = self._connections.ask("GET", f"/v1/{what}", keyspace=keyspace)["items"]
+        return found
+
+    def verify(
+        self,
+        headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]],
+        *,
+        scopes: Iterable[str] = (),
+        method: str | None = None,
+        ip: str | None = None,
+        url: str | bytes | None = None,
+        resource: str | None = None,
+        cost: int = 1,
+        authenticate_only: bool = False,
+        keyspace: str | None = None,
+        environment: str | None = None,
+        request_id: str | None = None,
+    ) -> Verdict:
+        """Say whether a request may proceed. A server that does not answer, or refuses our own key, is ``unavailable``.
+
+        Raises ``NotFound`` or ``Invalid`` where the call itself names no keyspace or environment that exists.
+        """
+        given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in from_mapping(headers)]
+        asked = (scopes,) if isinstance(scopes, str) else tuple(scopes)
+        body = {
+            "headers": given,
+            "url": url.decode("latin-1") if isinstance(url, bytes) else url,
+            "scopes": asked,
+            "method": method,
+            "ip": ip,
+            "resource": resource,
+            "cost": check_cost(cost),
+            "authenticate_only": authenticate_only,
+        }
+        return self.ask(body, keyspace=keyspace, environment=environment, request_id=request_id)
+
+    async def averify(
+        self,
+        headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]],
+        **asked: Any,
+    ) -> Verdict:
+        """``verify``, for an event loop: the waiting is done by a thread."""
+        return await asyncio.to_thread(self.verify, headers, **asked)
+
+    def ask(
+        self,
+        body: dict[str, Any],
+        *,
+        keyspace: str | None = None,
+        environment: str | None = None,
+        request_id: str | None = None,
+    ) -> Verified:
+        """``verify`` in the words of ``POST /v1/verify``."""
+        name = keyspace or self.keyspace
+        if name is None:
+            raise Invalid("name one here or when the server is connected to", path="keyspace")
+        whole = body | {"keyspace": name, "environment": environment or self.environment}
+        remembered = self._memory.get(whole)
+        if remembered is not None:
+            return remembered
+        now = self.clock()
+        try:
+            said = self.verification(whole)
+        except (Unavailable, Denied) as trouble:
+            log.warning("a key could not be verified: %s", trouble)
+            return Verified(
+                "unavailable", str(trouble), name, now, request_id=request_id or "", retry_after=1
+            )
+        verdict = received.verdict(said, now, name, tuple(body.get("scopes") or ()))
+        self._memory.put(whole, verdict)
+        return verdict
+
+    def verification(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What ``POST /v1/verify`` answers. Raises ``Unavailable``, ``Denied``, ``NotFound`` or ``Invalid``."""
+        said: dict[str, Any] = self._connections.ask("POST", "/v1/verify", body)
+        return said
+
+    def answer(self, verdict: Verdict) -> Answer:
+        """What to answer a refused request with: status, headers and body, verbatim."""
+        told = getattr(verdict, "answered", None)
+        return told if told is not None else answers.NOWHERE.of(verdict)
+
+    def forget(self) -> None:
+        """Forget every verdict that is remembered."""
+        self._memory.clear()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._connections.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Memory:
+    """Verdicts that let a request in and were charged to no limit, for a short while; no secret is kept of them."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._salt = os.urandom(16)
+        self._known: OrderedDict[bytes, tuple[float, Verified]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, body: dict[str, Any]) -> Verified | None:
+        if not self._seconds:
+            return None
+        with self._lock:
+            since, verdict = self._known.get(self._name(body), (0.0, None))
+        return verdict if verdict is not None and time.monotonic() - since < self._seconds else None
+
+    def put(self, body: dict[str, Any], verdict: Verified) -> None:
+        if not self._seconds or not verdict.valid or verdict.limits or verdict.stale:
+            return
+        with self._lock:
+            self._known[self._name(body)] = (time.monotonic(), verdict)
+            while len(self._known) > _MOST_REMEMBERED:
+                self._known.popitem(last=False)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._known.clear()
+
+    def _name(self, body: dict[str, Any]) -> bytes:
+        return hashlib.blake2b(msgspec.json.encode(body, order="sorted"), key=self._salt).digest()
+
+
+class Noun:
+    """What every noun stands on."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._ask = connections.ask
+
+
+class Keys(Noun):
+    """The verbs on keys."""
+
+    def __init__(self, connections: Connections, keyspace: str | None, environment: str | None) -> None:
+        super().__init__(connections)
+        self._keyspace = keyspace
+        self._environment = environment
+
+    def create(self, *, name: str, actor: Actor | None = None, **given: Any) -> Issued:
+        """Make a key and its first secret, which is shown in the answer and never again.
+
+        Takes what ``Keywright.keys.create`` takes. Raises ``NotFound``, ``Invalid``, ``Conflict`` or ``Exceeds``.
+        """
+        keyspace = given.get("keyspace") or self._keyspace
+        if given.get("environment") is None and keyspace == self._keyspace:
+            given["environment"] = self._environment
+        said = {field: value for field, value in given.items() if value is not None or field == "expires_at"}
+        return received.issued(
+            self._ask("POST", "/v1/keys", _timed(said | {"name": name, "keyspace": keyspace}))
+        )
+
+    def get(self, key_id: str) -> Key:
+        """Read one. Raises ``NotFound``."""
+        return received.key(self._ask("GET", f"/v1/keys/{place(key_id)}"))
+
+    def list(self, **narrow: Any) -> Page:  # the verb of every surface
+        """Some keys, newest first unless ``sort`` says otherwise. Raises ``Invalid`` or ``NotFound``."""
+        return _page(self._ask("GET", "/v1/keys", **narrow), received.key)
+
+    def edit(self, key_id: str, *, actor: Actor | None = None, **changes: Any) -> Changed:
+        """Change what is mentioned, and nothing else. Raises ``NotFound``, ``Invalid``, ``Conflict`` or ``Exceeds``."""
+        return received.changed(self._ask("PATCH", f"/v1/keys/{place(key_id)}", _timed(changes)))
+
+    def rotate(
+        self,
+        key_id: str,
+        *,
+        grace_seconds: int = 0,
+        start: str = "now",
+        force: bool = False,
+        actor: Actor | None = None,
+    ) -> Issued:
+        """Give a key a second secret. Raises ``NotFound``, ``Invalid`` or ``Conflict``."""
+        asked = {"grace_seconds": grace_seconds, "start": start, "force": force}
+        return received.issued(self._ask("POST", f"/v1/keys/{place(key_id)}/rotate", asked))
+
+    def finish(self, key_id: str, *, actor: Actor | None = None) -> Changed:
+        """End the old secret of a rotation now. Raises ``NotFound`` or ``Conflict``."""
+        return self._do(key_id, "rotate/finish")
+
+    def cancel(self, key_id: str, *, actor: Actor | None = None) -> Changed:
+        """End the new secret of a rotation now. Raises ``NotFound`` or ``Conflict``."""
+        return self._do(key_id, "rotate/cancel")
+
+    def invalidate(self, key_id: str, *, reason: str | None = None, actor: Actor | None = None) -> Changed:
+        """Stop a key for ever; it stays in the list. Raises ``NotFound``."""
+        return self._do(key_id, "invalidate", {"reason": reason})
+
+    def disable(self, key_id: str, *, actor: Actor | None = None) -> Changed:
+        """Stop a key until it is enabled. Raises ``NotFound`` or ``Conflict``."""
+        return self._do(key_id, "disable")
+
+    def enable(self, key_id: str, *, actor: Actor | None = None) -> Changed:
+        """Let a disabled key work again. Raises ``NotFound`` or ``Conflict``."""
+        return self._do(key_id, "enable")
+
+    def delete(self, key_id: str, *, actor: Actor | None = None) -> Changed:
+        """Remove a key for good. Raises ``NotFound``."""
+        return received.changed(self._ask("DELETE", f"/v1/keys/{place(key_id)}"))
+
+    def _do(self, key_id: str, verb: str, body: dict[str, Any] | None = None) -> Changed:
+        return received.changed(self._ask("POST", f"/v1/keys/{place(key_id)}/{verb}", body))
+
+
+class ManagementKeys(Noun):
+    """The verbs on management keys."""
+
+    def create(
+        self,
+        *,
+        name: str,
+        scopes: Sequence[str],
+        account: str | None = None,
+        keyspace: str | None = None,
+        environment: str | None = None,
+        expires_at: int | None = UNSET,
+        actor: Actor | None = None,
+    ) -> Issued:
+        """Make one, no larger than the key that asks. Raises ``NotFound``, ``Invalid`` or ``Exceeds``."""
+        bound = {"account": account, "keyspace": keyspace, "environment": environment}
+        said: dict[str, Any] = {"name": name, "scopes": list(scopes)}
+        said |= {field: value for field, value in bound.items() if value is not None}
+        said |= {} if expires_at is UNSET else {"expires_at": expires_at}
+        return received.issued(self._ask("POST", "/v1/management-keys", _timed(said)))
+
+    def list(self, *, q: str | None = None, cursor: str | None = None, limit: int = 50) -> Page:
+        """Some of those in reach, newest first. Raises ``Invalid``."""
+        return _page(self._ask("GET", "/v1/management-keys", q=q, cursor=cursor, limit=limit), received.key)
+
+    def get(self, key_id: str) -> Key:
+        """Read one. Raises ``NotFound``."""
+        return received.key(self._ask("GET", f"/v1/management-keys/{place(key_id)}"))
+
+    def rotate(
+        self, key_id: str, *, grace_seconds: int = 0, force: bool = False, actor: Actor | None = None
+    ) -> Issued:
+        """Give one a new secret. Raises ``NotFound``, ``Invalid``, ``Conflict`` or ``Exceeds``."""
+        asked = {"grace_seconds": grace_seconds, "force": force}
+        return received.issued(self._ask("POST", f"/v1/management-keys/{place(key_id)}/rotate", asked))
+
+    def invalidate(self, key_id: str, *, reason: str | None = None, actor: Actor | None = None) -> Changed:
+        """Stop one for ever. Raises ``NotFound``."""
+        return self._do(key_id, "invalidate", {"reason": reason})
+
+    def disable(self, key_id: str, *, actor: Actor | None = None) -> Changed:
+        """Stop one until it is enabled. Raises ``NotFound`` or ``Conflict``."""
+        return self._do(key_id, "disable")
+
+    def enable(self, key_id: str, *, actor: Actor | None = None) -> Changed:
+        """Let a disabled one work again. Raises ``NotFound``, ``Conflict`` or ``Exceeds``."""
+        return self._do(key_id, "enable")
+
+    def delete(self, key_id: str, *, actor: Actor | None = None) -> Changed:
+        """Remove one for good. Raises ``NotFound``."""
+        return received.changed(self._ask("DELETE", f"/v1/management-keys/{place(key_id)}"))
+
+    def _do(self, key_id: str, verb: str, body: dict[str, Any] | None = None) -> Changed:
+        return received.changed(self._ask("POST", f"/v1/management-keys/{place(key_id)}/{verb}", body))
+
+
+class Accounts(Noun):
+    """The verbs on accounts."""
+
+    def create(
+        self,
+        username: str,
+        *,
+        name: str | None = None,
+        pending: bool = False,
+        limits_: Sequence[Any] = (),
+        actor: Actor | None = None,
+    ) -> Account:
+        """Make an account. Raises ``Invalid``, or ``Conflict`` for a taken name."""
+        body = {"username": username, "name": name, "pending": pending, "limits": list(limits_)}
+        return received.account(self._ask("POST", "/v1/accounts", body))
+
+    def get(self, username: str) -> Account:
+        """Read one. Raises ``NotFound``."""
+        return received.account(self._ask("GET", f"/v1/accounts/{place(username)}"))
+
+    def list(self, **narrow: Any) -> Page:  # the verb of every surface
+        """Some accounts, by username. Raises ``Invalid``."""
+        return _page(self._ask("GET", "/v1/accounts", **narrow), received.account)
+
+    def suspend(self, username: str, *, actor: Actor | None = None) -> Account:
+        """Stop every key of an account until it is activated. Raises ``NotFound``."""
+        return received.account(self._ask("POST", f"/v1/accounts/{place(username)}/suspend"))
+
+    def activate(self, username: str, *, actor: Actor | None = None) -> Account:
+        """Let a pending or suspended account's keys work. Raises ``NotFound``."""
+        return received.account(self._ask("POST", f"/v1/accounts/{place(username)}/activate"))
+
+    def limit(self, username: str, given: Sequence[Any], *, actor: Actor | None = None) -> Account:
+        """Set the limits that all keys of an account share. Raises ``NotFound``, ``Invalid`` or ``Exceeds``."""
+        return received.account(
+            self._ask("PATCH", f"/v1/accounts/{place(username)}", {"limits": list(given)})
+        )
+
+
+class Keyspaces(Noun):
+    """Keyspaces, to read: their source is the TOML that is applied where the database is."""
+
+    def list(self) -> Sequence[Applied]:  # the verb of every surface
+        """All that are in reach, by name. Their TOML is not told."""
+        return [_applied(said, "") for said in self._ask("GET", "/v1/keyspaces")["items"]]
+
+    def get(self, name: str) -> Applied:
+        """Read one. Raises ``NotFound``."""
+        at = f"/v1/keyspaces/{place(name)}"
+        return _applied(self._ask("GET", at), self._ask("GET", f"{at}/source")["source"])
+
+
+class Trail(Noun):
+    """The audit trail, to read: it is proven where its key is."""
+
+    def list(self, **narrow: Any) -> Page:  # the verb of every surface
+        """Entries, newest first. Raises ``Invalid`` or ``NotFound``."""
+        return _page(self._ask("GET", "/v1/audit", **narrow), received.entry)
+
+    def walk(self, after: int = 0) -> Iterator[dict[str, Any]]:
+        """Every entry behind a number, oldest first, with its MAC: for an export."""
+        next_: str | int | None = after
+        while next_ is not None:
+            page = _page(self._ask("GET", "/v1/audit/export", after=next_), received.entry)
+            yield from page.items
+            next_ = page.next_cursor
+
+
+class Usage(Noun):
+    """What was counted."""
+
+    def report(self, *, since: int | None = None, until: int | None = None, **asked: Any) -> Report:
+        """How often each verdict was given. Raises ``Invalid`` or ``NotFound``."""
+        times = {name: None if at is None else rfc3339(at) for name, at in (("from", since), ("to", until))}
+        said = self._ask("GET", "/v1/usage", **asked, **times)
+        rows = tuple(
+            UsageRow(received.instant(row["at"]), row["value"], _named(row["key"]), row["codes"])
+            for row in said["items"]
+        )
+        return Report(
+            received.instant(said["from"]), parse_instant(said["to"]), said["by"], said["group"], rows
+        )
+
+
+class Refusals(Noun):
+    """The refusal log."""
+
+    def list(self, **narrow: Any) -> Page:  # the verb of every surface
+        """Refusals, newest first. Raises ``Invalid`` or ``NotFound``."""
+        return _page(self._ask("GET", "/v1/refusals", **narrow), _refused)
+
+    def get(self, request_id: str) -> Refused:
+        """The newest refusal of a request. Raises ``NotFound``."""
+        found = self.list(request_id=request_id, limit=1).items
+        if not found:
+            raise NotFound(f"no refused request {request_id[:60]!r} is in the log")
+        refused: Refused = found[0]
+        return refused
+
+
+def _page(said: dict[str, Any], read: Any) -> Page:
+    return Page(tuple(read(item) for item in said["items"]), said["next_cursor"])
+
+
+def _timed(said: dict[str, Any]) -> dict[str, Any]:
+    """A body, with its expiry as HTTP writes it; left out where it is not given."""
+    if said.get("expires_at") is UNSET:
+        said = {field: value for field, value in said.items() if field != "expires_at"}
+    if isinstance(said.get("expires_at"), int):
+        said = said | {"expires_at": rfc3339(said["expires_at"])}
+    return said
+
+
+def _applied(said: dict[str, Any], source: str) -> Applied:
+    times = (parse_instant(said["created_at"]), parse_instant(said["updated_at"]))
+    return Applied(received.keyspace(said), source, *times)
+
+
+def _named(said: dict[str, Any] | None) -> Named | None:
+    return None if said is None or "keyspace" not in said else Named(**said, binding=None)
+
+
+def _refused(said: dict[str, Any]) -> Refused:
+    same = ("request_id", "code", "reason", "keyspace", "scheme", "ip", "method", "resource")
+    refusal = Refusal(
+        **{name: said[name] for name in same},
+        at=parse_instant(said["at"]),
+        environment=said["environment"] or "",
+        account_id="",
+        key_id=(said["key"] or {}).get("id") or "",
+        dropped=said["dropped_before"],
+    )
+    return Refused(refusal, _named(said["key"]))
+
+
+__all__ = ["CallerError", "Client", "Received"]

@@ -1,0 +1,217 @@
+"""What a server says in JSON, as the records that it was made from: ``shown`` backwards. Pure."""
+
+from typing import Any
+
+import msgspec
+
+from keywright.answers import Answer
+from keywright.credential import Secret
+from keywright.model import (
+    MANAGEMENT,
+    AccessPolicy,
+    Account,
+    Binding,
+    Changed,
+    Credential,
+    ExpiryPolicy,
+    Fields,
+    Gate,
+    Issued,
+    Key,
+    KeyRecord,
+    Keyspace,
+    Letter,
+    Limit,
+    LimitState,
+    Plan,
+    Propagation,
+    Scope,
+    StoredSecret,
+    Verdict,
+)
+from keywright.presentations import Presentation
+from keywright.times import SECOND, parse_instant
+
+
+class Received(Issued, frozen=True):
+    """A key with its credential, and how the server says to send it."""
+
+    presentations: tuple[Presentation, ...] = ()
+
+
+class Verified(Verdict, frozen=True):
+    """A verdict, and what the server says to answer with."""
+
+    answered: Answer | None = None
+
+
+def key(said: dict[str, Any]) -> Key:
+    """A key."""
+    bound = said.get("bound_to")
+    children = said.get("children")
+    return Key(
+        **{name: said[name] for name in _SAME_OF_KEY},
+        type="m" if said["keyspace"] == MANAGEMENT else "k",
+        scopes=tuple(said["scopes"]),
+        limits=limits(said["limits"]),
+        allowed_ips=tuple(said["allowed_ips"]),
+        binding=None if bound is None else Binding(**bound),
+        expires_at=instant(said["expires_at"]),
+        ended_at=instant(said["ended_at"]),
+        last_used_at=instant(said["last_used_at"]),
+        created_at=parse_instant(said["created_at"]),
+        updated_at=parse_instant(said["updated_at"]),
+        secrets=_secrets(said),
+        children=None if children is None else tuple(children),
+    )
+
+
+_SAME_OF_KEY = (
+    "id", "keyspace", "account", "environment", "name", "description", "team", "application", "access", "plan",
+    "metadata", "state", "state_reason", "parent", "created_by",
+)  # fmt: skip
+
+
+def _secrets(said: dict[str, Any]) -> tuple[StoredSecret, ...]:
+    """The secrets that live, the newest first; where none does, one that has ended, for its hint."""
+    if not said["secrets"]:
+        return (StoredSecret(0, said["hint"], 0, 0, False, None),) if said["hint"] else ()
+    rotation = said["rotation"]
+    found: list[StoredSecret] = []
+    for one in said["secrets"]:
+        newest = rotation is not None and not found
+        grace = rotation["grace_seconds"] if newest else None
+        found.append(
+            StoredSecret(
+                one["n"],
+                one["hint"],
+                parse_instant(one["created_at"]),
+                instant(one["ends_at"]),
+                newest and rotation["start"] == "first_use",
+                None if grace is None else grace * SECOND,
+                instant(one["last_used_at"]),
+            )
+        )
+    return tuple(found)
+
+
+def changed(said: dict[str, Any]) -> Changed:
+    """A key after a change."""
+    return Changed(key(said), _propagation(said))
+
+
+def issued(said: dict[str, Any]) -> Received:
+    """A key with its credential."""
+    credential = said["credential"]
+    secret = credential["secret"]
+    return Received(
+        key=key(said["key"]),
+        credential=Credential(
+            credential["id"], None if secret is None else Secret(secret), Secret(credential["token"])
+        ),
+        propagation=_propagation(said),
+        presentations=tuple(Presentation(**one) for one in said["presentations"]),
+    )
+
+
+def _propagation(said: dict[str, Any]) -> Propagation:
+    return Propagation(exact=bool(said["propagation"]["exact"]))
+
+
+def limits(said: list[dict[str, Any]]) -> tuple[Limit, ...]:
+    """Limits."""
+    return tuple(Limit(**one) for one in said)
+
+
+def account(said: dict[str, Any]) -> Account:
+    """An account."""
+    times = {name: parse_instant(said[name]) for name in ("created_at", "updated_at")}
+    return Account(**{**said, "limits": limits(said["limits"]), **times})
+
+
+def keyspace(said: dict[str, Any]) -> Keyspace:
+    """A keyspace. Of its gates the names are known, and nothing else."""
+    return Keyspace(
+        **{
+            name: said[name]
+            for name in ("name", "title", "prefix", "format", "environments", "self_service", "labels")
+        },
+        schemes=tuple(said["schemes"]),
+        header=said["header"] or "",
+        scopes={name: Scope(**one) for name, one in said["scopes"].items()},
+        letters={name: Letter(**one) for name, one in said["letters"].items()},
+        access=AccessPolicy(tuple(said["access"]["classes"]), said["access"]["default"]),
+        expiry=ExpiryPolicy(said["expiry"]["default_seconds"], said["expiry"]["longest_seconds"]),
+        fields=Fields(tuple(said["fields"]["ask"]), tuple(said["fields"]["required"])),
+        limits=limits(said["limits"]),
+        plans={name: Plan(one["title"], limits(one["limits"])) for name, one in said["plans"].items()},
+        gates={name: Gate("") for name in said["gates"]},
+        error_shape=said["errors"],
+        navigation=tuple(said["navigation"]),
+        deep_link=said["deep_link"] or "",
+    )
+
+
+def verdict(said: dict[str, Any], at: int, keyspace: str, asked: tuple[str, ...]) -> Verified:
+    """A verdict."""
+    headers = list(said["headers"].items())
+    waiting = said["headers"].get("Retry-After")
+    return Verified(
+        said["code"],
+        said["reason"],
+        keyspace,
+        at,
+        request_id=said["request_id"],
+        key=None if said["key"] is None else _record(said["key"], said["account"], keyspace),
+        limits=tuple(LimitState(**one) for one in said["limits"]),
+        retry_after=None if waiting is None else int(waiting),
+        stale=said["stale"],
+        asked=asked,
+        answered=Answer(said["status"], headers, said["body"].encode()),
+    )
+
+
+def _record(said: dict[str, Any], owner: dict[str, Any], keyspace: str) -> KeyRecord:
+    return KeyRecord(
+        id=said["id"],
+        keyspace=keyspace,
+        environment=said["environment"],
+        account_id=owner["id"],
+        account=owner["username"],
+        account_state=owner["state"],
+        name=said["name"],
+        access=said["access"],
+        scopes=frozenset(said["scopes"]),
+        state="active",  # as far as is told
+        expires_at=instant(said["expires_at"]),
+        networks=(),
+        limits=(),
+        secrets=(),
+        team=said["team"],
+        application=said["application"],
+        metadata=msgspec.json.encode(said["metadata"]).decode(),
+    )
+
+
+def entry(said: dict[str, Any]) -> dict[str, Any]:
+    """One entry of the audit trail."""
+    return {**said, "at": parse_instant(said["at"])}
+
+
+def instant(said: str | None) -> int | None:
+    """An instant, or none."""
+    return None if said is None else parse_instant(said)
+
+
+__all__ = [
+    "Received",
+    "Verified",
+    "account",
+    "changed",
+    "entry",
+    "instant",
+    "issued",
+    "key",
+    "keyspace",
+    "verdict",
+]
