@@ -44,7 +44,7 @@ log = logging.getLogger("keywright")
 Charge = tuple[str, Limit]  # whose counter, and the limit
 
 
-class Spent(NamedTuple):
+class Spent(msgspec.Struct, frozen=True, gc=False):
     """What became of a request to spend: whether all limits gave, how each stands, and which refused."""
 
     granted: bool
@@ -165,13 +165,15 @@ class Blocks:
             for purse in purses:
                 if cost > purse.left or not purse.begins <= now < purse.ends:
                     return self._denied(purses, cost, now)
+            states = []
             for purse in purses:
-                purse.left -= cost
+                purse.left = left = purse.left - cost
                 purse.spent = purse.words[purse.at] = purse.spent + cost
-                if purse.left < purse.low:
+                if left < purse.low:
                     purse.low = -1
                     self._waiting.put(_Refill(purse, now))
-            return Spent(True, tuple([purse.state(now) for purse in purses]))
+                states.append(purse.state(now))
+        return Spent(True, tuple(states))
 
     def ask(self, record: KeyRecord, cost: int, now: int) -> Future[Spent]:
         """Ask the store for ``cost`` of every limit. The future's exception is ``Unavailable`` where it does not answer."""
