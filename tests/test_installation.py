@@ -230,7 +230,9 @@ def test_no_file_holds_a_secret_or_an_unkeyed_digest_of_one(kw: Keywright, tmp_p
     """After a busy day no file, log or lock holds any secret, its base64, its SHA-256 or SHA-512, or the pepper."""
     issued = busy(kw)
     searched = {
-        file.name: file.read_bytes() for file in tmp_path.iterdir() if not file.name.endswith(".secret")
+        file.name: file.read_bytes()
+        for file in tmp_path.rglob("*")
+        if file.is_file() and not file.name.endswith(".secret")
     }
     kw.close()
     searched |= {
