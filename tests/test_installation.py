@@ -236,7 +236,9 @@ def test_no_file_holds_a_secret_or_an_unkeyed_digest_of_one(kw: Keywright, tmp_p
     }
     kw.close()
     searched |= {
-        f"closed {f.name}": f.read_bytes() for f in tmp_path.iterdir() if not f.name.endswith(".secret")
+        f"closed {f.name}": f.read_bytes()
+        for f in tmp_path.rglob("*")
+        if f.is_file() and not f.name.endswith(".secret")
     }
     pepper = kw.installation.database.secret_file.read_text().strip()
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -66,7 +66,7 @@ class Farm:
                     self.done.add(said.get("pid", 0))
                 self._heard.notify_all()
 
-    def __enter__(self) -> "Farm":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -122,6 +122,7 @@ def last(connection: Connection, key_ids: Iterable[str]) -> dict[tuple[str, int]
 
 
 _TABLES: Final = ((usage_minutes, "minute"), (usage_hours, "hour"), (usage_days, "day"))
+_LENGTH: Final = {"minute": _MINUTE, "hour": _HOUR, "day": DAY * SECOND}
 
 
 class Narrow(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,8 +135,8 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str | None = None
     code: str | None = None
     resource: str | None = None
-    since: int | None = None  # the minute that begins then is in
-    until: int | None = None  # the minute that begins then is not
+    since: int | None = None  # the span that it falls in is in: a minute, of old counts an hour or a day
+    until: int | None = None  # the span that begins then is not
     known: bool = False
 
 
@@ -201,7 +202,7 @@ def _conditions(narrow: Narrow, counted: Table, begin: str) -> list[ColumnElemen
     if narrow.not_keyspace is not None:
         found.append(table.keyspace != narrow.not_keyspace)
     if narrow.since is not None:
-        found.append(table[begin] >= narrow.since)
+        found.append(table[begin] > narrow.since - _LENGTH[begin])
     if narrow.until is not None:
         found.append(table[begin] < narrow.until)
     if narrow.known:
