@@ -222,7 +222,7 @@ def test_closing_leaves_nothing_behind(kw: Keywright) -> None:
     directory = kw.installation.slots.directory
     assert len(list(directory.iterdir())) == 1
     kw.close()
-    assert list(directory.iterdir()) == []
+    assert not directory.exists()
     assert (used(kw.installation.database), rows(kw.installation.database, "blocks")) == (37, 0)
 
 
@@ -328,6 +328,7 @@ class Worker:
 def test_kills_at_every_commit_lose_and_double_nothing(kw: Keywright, clock: Clock, seed: int) -> None:
     """Workers that are killed before and after commits, successors too, grant a quota once and count each call once."""
     draw = random.Random(seed)
+    kw.installation.meter._aside = lambda: None  # nobody interferes who does not draw
     key = make(kw, limits=["2000/day", "credits:100000"])
     kw.accounts.limit("globex", ["3000/month"])
     record = call(kw, key)[0].key
@@ -369,7 +370,7 @@ def test_kills_at_every_commit_lose_and_double_nothing(kw: Keywright, clock: Clo
         total = connection.exec_driver_sql("SELECT sum(count) FROM usage_minutes").scalar_one()
     assert total == counted
     assert rows(kw.installation.database, "blocks") == 0
-    assert list(kw.installation.slots.directory.iterdir()) == []
+    assert not kw.installation.slots.directory.exists()
 
 
 def test_a_living_worker_is_left_alone(kw: Keywright) -> None:
@@ -466,9 +467,9 @@ def test_without_the_store_a_rate_is_shared_among_the_workers(
     key = make(kw, limits=["rate:100/10s"])
     directory = kw.installation.slots.directory
     call(kw, key, times=1)
-    for n in range(3):
-        (directory / f"{n}.slots").touch()
     with no_spending(kw, monkeypatch):
+        for n in range(3):
+            (directory / f"{n}.slots").touch()
         assert sum(verdict.code == "ok" for verdict in call(kw, key, times=100)) == 24
     for n in range(3):
         (directory / f"{n}.slots").unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from child import PATIENCE, Child
 from conftest import again, bearer, make
 from keywright import Issued, Keywright
+from processes import Door, Served
 
 pytestmark = pytest.mark.stores
 
@@ -216,3 +218,29 @@ def test_two_keys_of_an_account_get_its_limit_or_nothing(kw: Keywright) -> None:
 
     assert 990 <= granted <= 1000
     assert used(kw) == {"quota-month": granted, "quota-day": granted}
+
+
+@pytest.mark.sqlite_only("a server is started, which PostgreSQL adds nothing to")
+@pytest.mark.security("R-32")
+def test_a_server_that_is_ended_has_counted_all_that_it_answered(kw: Keywright, tmp_path: Path) -> None:
+    """Two workers of a server answer on several connections until SIGTERM: usage is what was answered, to the one."""
+    key = make(kw, limits=["100000/month"])
+    with Served(kw.installation.database.url, tmp_path, KEYWRIGHT_WORKERS="2") as served:
+        asked = bearer(key) | {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/things"}
+
+        def ask() -> None:
+            door = Door(served.port)
+            for _ in range(100):
+                answered.append(door("GET", "/authz/forward/every.production", asked).status)
+
+        answered: list[int] = []
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert served.stop() == 0
+
+    assert answered == [200] * 400
+    assert (total(kw), used(kw)) == (400, {"quota-month": 400})
+    assert not kw.installation.slots.directory.exists()

@@ -173,6 +173,8 @@ class Slots:
         with self._lock:
             if self._descriptor is not None and empty:
                 self.path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    self.directory.rmdir()  # which fails while anybody else is there
             self._let_go()
 
     def after_fork(self) -> None:
@@ -224,11 +226,9 @@ class Slots:
     def _make(self) -> bool:
         if time.monotonic() < self._try_again:
             return False
+        unfinished = self.path.with_suffix(_UNFINISHED)
         try:
-            _prepare(self.directory)
-            unfinished = self.path.with_suffix(_UNFINISHED)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._descriptor = os.open(unfinished, flags, 0o600)
+            self._descriptor = _new(unfinished)
             # Locked before it has its name: nobody may take it for a dead worker's.
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             os.pwrite(self._descriptor, layout.header(self.worker, boot(), self._clock()), 0)
@@ -238,7 +238,7 @@ class Slots:
         except OSError as trouble:
             log.warning("no slot file can be made in %s: %s", self.directory, trouble)
             if self._descriptor is not None:
-                self.path.with_suffix(_UNFINISHED).unlink(missing_ok=True)
+                unfinished.unlink(missing_ok=True)
             self._let_go()
             self._try_again = time.monotonic() + _BREATHER
             return False
@@ -263,6 +263,17 @@ class Slots:
         self._segments += more
         self._free += range(begin + (more - 1) * SEGMENT, begin - 1, -SEGMENT)
         return True
+
+
+def _new(path: Path) -> int:
+    """Make a file that was not there, and its directory; a descriptor. Raises ``OSError``."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    while True:
+        _prepare(path.parent)
+        with suppress(
+            FileNotFoundError
+        ):  # somebody who was the last to go has removed the directory meanwhile
+            return os.open(path, flags, 0o600)
 
 
 def _prepare(directory: Path) -> None:
