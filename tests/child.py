@@ -132,7 +132,7 @@ def calls(kw: Any, job: dict[str, Any]) -> None:
         for _ in range(job.get("times", 10**9)):
             code = kw.verify(job["headers"]).code
             say(pid=pid, code=code)
-            if code != "ok":
+            if code not in ("ok", "unavailable"):
                 return
             if "pace" in job:
                 pause.wait(job["pace"])
