@@ -113,9 +113,11 @@ class Upkeep:
         with self._database.write("usage") as tx:
             usage.forget_worker(tx, dead.worker)
         log.warning(
-            "worker %s had died: %s batches of its counts were sent, %s that it held of limits given back%s",
+            "worker %s had died; batches of its counts sent: %s; given back of what it held of limits: %s%s",
             *(dead.worker, len(found.counts), given),
-            "" if dead.believed else "; the machine had stopped, so what it had not spent stays spent",
+            ""
+            if dead.believed
+            else " (its slots cannot be believed: the machine had stopped, or they are damaged)",
         )
 
     def _give_up_for_lost(self) -> None:
