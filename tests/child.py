@@ -6,8 +6,10 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -59,13 +61,15 @@ def say(**said: Any) -> None:
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Any]:
-    """The installation of the test, on the wall clock."""
-    from keywright.installation import Keywright
+def opened(url: str, *, standing: bool = False) -> Iterator[Any]:
+    """The installation of the test, on the wall clock, or on one that stands still."""
+    from keywright.installation import Keywright, wall_clock
+    from keywright.testing import Clock
     from postgres import SECRET
 
     secret = None if url.startswith("sqlite") else SECRET
-    with Keywright(url, keyspace="every", environment="production", secret=secret) as kw:
+    clock = Clock() if standing else wall_clock
+    with Keywright(url, keyspace="every", environment="production", secret=secret, clock=clock) as kw:
         yield kw
 
 
@@ -109,6 +113,80 @@ def spend(kw: Any, job: dict[str, Any]) -> None:
     while (verdict := kw.verify(job["headers"])).code == "ok":
         granted += 1
     say(granted=granted, code=verdict.code)
+
+
+def timed(kw: Any, job: dict[str, Any]) -> None:
+    """Call at a given instant until refused, or so many times; say how often it was granted."""
+    from datetime import datetime
+
+    kw.installation.clock.at = datetime.fromisoformat(job["at"])
+    codes = [kw.verify(headers).code for _ in range(job["times"]) for headers in job["headers"]]
+    say(granted=codes.count("ok"), codes=sorted(set(codes)))
+
+
+def calls(kw: Any, job: dict[str, Any]) -> None:
+    """Call on some threads, so many times each or until refused, saying each verdict; then wait to be killed."""
+    pause, pid = threading.Event(), os.getpid()
+
+    def run() -> None:
+        for _ in range(job.get("times", 10**9)):
+            code = kw.verify(job["headers"]).code
+            say(pid=pid, code=code)
+            if code not in ("ok", "unavailable"):
+                return
+            if "pace" in job:
+                pause.wait(job["pace"])
+
+    threads = [threading.Thread(target=run) for _ in range(job.get("threads", 1))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    say(pid=pid, done=True)
+    if job.get("stay"):
+        pause.wait()
+
+
+def die_flushing(kw: Any, job: dict[str, Any]) -> None:
+    """Count, flush, and be killed before the store's answer is heard."""
+    for _ in range(job["times"]):
+        kw.verify(job["headers"])
+    kw.installation.slots.flushed = lambda _generation: os.kill(os.getpid(), signal.SIGKILL)
+    kw.installation.meter.flush()
+
+
+def forked(kw: Any, job: dict[str, Any]) -> None:
+    """Call, fork, and call in both; the child is killed, as a prefork server's may be."""
+    for _ in range(job["times"]):
+        kw.verify(job["headers"])
+    pid = os.fork()
+    for _ in range(job["times"]):
+        kw.verify(job["headers"])
+    if pid == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    say(done=True)
+
+
+def farm(url: str) -> None:
+    """Fork a worker for each job from a process that has everything imported; the workers say what they do."""
+    import keywright.installation
+
+    assert keywright.installation
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        job = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                with opened(url) as kw:
+                    {"calls": calls, "die_flushing": die_flushing, "forked": forked}[job["role"]](kw, job)
+                say(pid=os.getpid(), closed=True)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(0)
+        say(started=pid)
 
 
 def write(url: str, job: dict[str, Any]) -> None:
@@ -167,13 +245,15 @@ def main(role: str, url: str) -> None:
     """Do one role's jobs until there are no more."""
     if role == "nursery":
         nursery(url)
+    elif role == "farm":
+        farm(url)
     elif role == "open":
         for line in sys.stdin:
             open_once(url, json.loads(line))
     else:
-        with opened(url) as kw:
+        with opened(url, standing=role == "timed") as kw:
             for line in sys.stdin:
-                {"hammer": hammer, "spend": spend}[role](kw, json.loads(line))
+                {"hammer": hammer, "spend": spend, "timed": timed}[role](kw, json.loads(line))
 
 
 if __name__ == "__main__":

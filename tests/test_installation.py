@@ -230,11 +230,15 @@ def test_no_file_holds_a_secret_or_an_unkeyed_digest_of_one(kw: Keywright, tmp_p
     """After a busy day no file, log or lock holds any secret, its base64, its SHA-256 or SHA-512, or the pepper."""
     issued = busy(kw)
     searched = {
-        file.name: file.read_bytes() for file in tmp_path.iterdir() if not file.name.endswith(".secret")
+        file.name: file.read_bytes()
+        for file in tmp_path.rglob("*")
+        if file.is_file() and not file.name.endswith(".secret")
     }
     kw.close()
     searched |= {
-        f"closed {f.name}": f.read_bytes() for f in tmp_path.iterdir() if not f.name.endswith(".secret")
+        f"closed {f.name}": f.read_bytes()
+        for f in tmp_path.rglob("*")
+        if f.is_file() and not f.name.endswith(".secret")
     }
     pepper = kw.installation.database.secret_file.read_text().strip()
 

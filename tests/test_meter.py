@@ -248,3 +248,64 @@ def test_a_list_works_while_the_usage_file_is_away(kw: Keywright) -> None:
     assert kw.keys.get(key.key.id).last_used_at is None
     file.rmdir()
     file.with_suffix(".away").rename(file)
+
+
+@pytest.mark.requirement("B-13", "B-23")
+def test_old_counts_are_summed_up_and_add_up(kw: Keywright, clock: Clock) -> None:
+    """Past seven days minutes become hours, past ninety days these; every report's total stays, and late counts join in."""
+    one, two = make(kw, team="sales"), make(kw)
+    report, tidy = kw.installation.usage.report, kw.installation.upkeep.tidy
+    for hours in range(30):
+        for key in (one, one, two):
+            kw.verify(bearer(key), **EVERY, resource=f"/{hours % 3}")
+            clock.advance(minutes=7)
+        clock.advance(minutes=39)
+    since = clock() - 40 * 3600 * 1_000_000
+
+    def cuts() -> list[Any]:
+        days = report(by="day", since=since, group="key").rows
+        grouped = [report(by="total", group=group).rows for group in ("key", "team", "resource", "code")]
+        return [[(row.at, row.value, row.codes) for row in rows] for rows in [days, *grouped]]
+
+    before, tables = cuts(), ("usage_minutes", "usage_hours", "usage_days")
+    for days, filled in ((5, {0}), (4, {1}), (84, {2})):
+        clock.advance(days=days)
+        for _ in range(3):
+            tidy()
+        assert cuts() == before
+        with kw.installation.database.read("usage") as connection:
+            found = [sql(connection, f"SELECT count(*) FROM {table}").scalar_one() for table in tables]
+        assert {place for place, many in enumerate(found) if many} == filled
+    late = [usage.Count(one.key.id, "every", "production", "a", clock() - 95 * 86_400_000_000, "ok", "/0", 5)]
+    with kw.installation.database.write("usage") as tx:
+        usage.add(tx, "late", 1, late, (), (), clock())
+    tidy()
+    assert report(by="total", group="key").total == 95
+    assert report(by="total", key=one.key.id).total == 65
+    assert kw.installation.usage.purge(older_than=86_400) > 0
+    assert report(by="total").total == 0
+
+
+def test_a_long_resource_and_a_long_address_are_cut(kw: Keywright, clock: Clock) -> None:
+    """What a host passes is counted whatever its length, and known again."""
+    key = make(kw)
+    for _ in range(2):
+        kw.verify(bearer(key), **EVERY, resource="/é\0" * 5000, ip="f" * 500)
+
+    with reopened(kw, clock) as again:
+        ((resource, count),) = counted(again, "resource").items()
+    assert (len(resource) <= 200, count) == (True, 2)
+
+
+def test_counts_beyond_the_slots_are_counted_all_the_same(
+    kw: Keywright, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the slot file is full what is counted stays in memory, and arrives."""
+    monkeypatch.setattr("keywright.slots.MOST", 4)
+    monkeypatch.setattr(kw.installation.meter, "flush", lambda: True)
+    for n in range(3000):
+        kw.installation.meter.count(None, f"k{n}", "production", "ok", None, clock())
+    monkeypatch.undo()
+
+    with reopened(kw, clock) as again:
+        assert sum(counted(again, "keyspace").values()) == 3000

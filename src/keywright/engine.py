@@ -4,7 +4,7 @@
     credential.mac           the MAC, before anything is looked up
     cache, store.lookup      whose is it?
     policy.prove, .decide    is it proven, and may it do this?
-    limits, store.spend      does every limit give?
+    limits, blocks           does every limit give?
     meter.count              it happened
 
 ``verify`` and ``averify`` are the same but for one step, the spending, which may have to wait for the disk. Everything
@@ -16,7 +16,7 @@ On PostgreSQL an event loop waits for look-ups too. It decides from memory; wher
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, Literal, Protocol, TypeVar
 
@@ -24,6 +24,7 @@ import msgspec
 
 from keywright import credential, limits, policy
 from keywright.answers import RETRY_WHEN_UNAVAILABLE
+from keywright.blocks import Blocks, Spent
 from keywright.cache import Cache, Compiled, Entry
 from keywright.errors import Invalid, NotFound, Unavailable
 from keywright.freshness import Freshness, FreshnessByAsking
@@ -34,7 +35,6 @@ from keywright.schemes import Presented, Unproven
 from keywright.store import audit, changes, keys
 from keywright.store.db import Database
 from keywright.store.lookup import Found, Lookup
-from keywright.store.spend import Spender, Spent
 
 Given = list[tuple[bytes, bytes]] | Presented | Unproven
 
@@ -83,6 +83,7 @@ class Engine:
         cache: Cache,
         freshness: Freshness | FreshnessByAsking,
         meter: Meter,
+        blocks: Blocks,
     ) -> None:
         self._database = database
         self._keyring = keyring
@@ -96,7 +97,7 @@ class Engine:
         #: whether the store lies across a network, so that an event loop must await it
         self.far = self._asking is not None
         self._meter = meter
-        self._spender = Spender(database)
+        self._blocks = blocks
         self._clerk: ThreadPoolExecutor | None = None
         self._moving: set[tuple[str, int]] = set()
 
@@ -381,15 +382,17 @@ class Engine:
     # ----------------------------------------------------------------------------------------------- from a yes on
 
     def _spend(self, record: KeyRecord, cost: int, now: int) -> Spent | Unavailable:
+        spent = self._blocks.at_once(record, limits.check_cost(cost), now)
+        if spent is not None:
+            return spent
         try:
-            return self._spender.take(record.limits, limits.check_cost(cost), now).result()
+            return self._blocks.ask(record, cost, now).result()
         except Unavailable as trouble:
             return trouble
 
     async def _aspend(self, record: KeyRecord, cost: int, now: int) -> Spent | Unavailable:
-        future: Future[Spent] = self._spender.take(record.limits, limits.check_cost(cost), now)
         try:
-            return await asyncio.wrap_future(future)
+            return await asyncio.wrap_future(self._blocks.ask(record, cost, now))
         except Unavailable as trouble:
             return trouble
 
@@ -410,7 +413,10 @@ class Engine:
     async def acharge(self, ask: Ask, verdict: Verdict, now: int) -> Verdict:
         """An ``ok`` verdict after its key's limits were asked: awaited, since the disk may be."""
         assert verdict.key is not None
-        return self._settle(verdict, await self._aspend(verdict.key, ask.cost, now))
+        spent = self._blocks.at_once(verdict.key, limits.check_cost(ask.cost), now)
+        if spent is None:
+            return self._settle(verdict, await self._aspend(verdict.key, ask.cost, now))
+        return self._settle(verdict, spent)
 
     def count(self, ask: Ask, verdict: Verdict, now: int) -> None:
         """Count a verdict; where the request may proceed, the use of the secret, and where not, the refusal."""
@@ -495,14 +501,12 @@ class Engine:
 
     def close(self) -> None:
         """Finish what was begun."""
-        self._spender.close()
         if self._clerk is not None:
             self._clerk.shutdown()
             self._clerk = None
 
     def after_fork(self) -> None:
         """Forget threads that did not come along."""
-        self._spender.after_fork()
         self._clerk, self._moving = None, set()
 
 

@@ -20,6 +20,7 @@ from keywright import __version__, answers
 from keywright import keyring as keyrings
 from keywright import limits as arithmetic
 from keywright.answers import Answer
+from keywright.blocks import Blocks
 from keywright.cache import Cache
 from keywright.desk.accounts import Accounts
 from keywright.desk.keys import Keys
@@ -37,12 +38,14 @@ from keywright.keyring import Keyring
 from keywright.meter import Meter
 from keywright.model import Ask, Verdict
 from keywright.schemes import from_mapping
+from keywright.slots import Slots
 from keywright.store import backup, canaries, keys, migrate, moving
 from keywright.store.db import Database, WriterLock
 from keywright.store.lookup import Lookup
 from keywright.store.schema import HEADS
 from keywright.store.sqlite_lookup import SqliteLookup
 from keywright.times import rfc3339
+from keywright.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from keywright.client import Client
@@ -88,6 +91,9 @@ class Installation:
         cache_size: int,
         on_store_loss: Policy,
         max_stale: int,
+        slots: Path | None = None,
+        usage_minutes_kept: int = 7,
+        usage_hours_kept: int = 90,
     ) -> None:
         self.database = database
         self.keyring = keyring
@@ -105,8 +111,15 @@ class Installation:
 
             self.lookup = far = PostgresLookup(database)
             self.freshness = FreshnessByAsking(far, self.cache)
-        self.meter = Meter(database)
-        self.engine = Engine(database, keyring, self.lookup, self.cache, self.freshness, self.meter)
+        self.slots = Slots(slots or database.slots_directory(), clock)
+        self.upkeep = Upkeep(
+            database, self.slots, clock, minutes_kept=usage_minutes_kept, hours_kept=usage_hours_kept
+        )
+        self.meter = Meter(database, self.slots, self.upkeep.tick)
+        self.blocks = Blocks(database, self.slots)
+        self.engine = Engine(
+            database, keyring, self.lookup, self.cache, self.freshness, self.meter, self.blocks
+        )
         self.keys = Keys(database, keyring, clock)
         self.management_keys = ManagementKeys(database, keyring, clock, self.keys)
         self.accounts = Accounts(database, keyring, clock)
@@ -114,7 +127,7 @@ class Installation:
         self.sessions = Sessions(database, keyring, clock)
         self.people = People(database, keyring, clock, self.sessions)
         self.trail = Trail(database, keyring, clock)
-        self.usage = Usage(database, keyring, clock, self.meter)
+        self.usage = Usage(database, keyring, clock, self.meter, self.upkeep)
         self.refusals = Refusals(database, keyring, clock, self.meter)
         _OPEN.add(self)
 
@@ -122,7 +135,10 @@ class Installation:
         """Finish what was begun, write what was counted, close every file."""
         _OPEN.discard(self)
         self.engine.close()
-        self.meter.close()
+        given_back, flushed = self.blocks.close(), self.meter.close()
+        self.slots.close(empty=given_back and flushed)
+        if flushed:
+            self.meter.take_leave()
         self.lookup.close()
         self.database.close()
 
@@ -153,6 +169,8 @@ class Installation:
         if child:
             self.freshness.after_fork()
             self.engine.after_fork()
+            self.slots.after_fork()
+            self.blocks.after_fork()
             self.meter.after_fork()
 
     def __enter__(self) -> Self:
@@ -196,6 +214,9 @@ def open_installation(
     cache_size: int = 100_000,
     on_store_loss: Policy = "serve",
     max_stale: int = 60,
+    slots: Path | None = None,
+    usage_minutes_kept: int = 7,
+    usage_hours_kept: int = 90,
 ) -> Installation:
     """Open a database, bringing a SQLite one up to date, or making it where there is none.
 
@@ -203,7 +224,9 @@ def open_installation(
     use it must not each change it.
 
     ``secret`` is the installation's secret as text; without it, it is read from the file beside a SQLite database, where
-    it is made together with a new one. Raises ``CannotStart`` with one line that says what to do.
+    it is made together with a new one. ``slots`` is the directory of the workers' slot files: beside a SQLite database,
+    unless it is named, and for PostgreSQL among the temporary files. Counts are kept by the minute and by the hour for so
+    many days. Raises ``CannotStart`` with one line that says what to do.
     """
     database = Database(url)
     try:
@@ -211,7 +234,15 @@ def open_installation(
         _bring_up_to_date(database, may_migrate=may_migrate)
         _prove(database, keyring, clock())
         opened = Installation(
-            database, keyring, clock, cache_size=cache_size, on_store_loss=on_store_loss, max_stale=max_stale
+            database,
+            keyring,
+            clock,
+            cache_size=cache_size,
+            on_store_loss=on_store_loss,
+            max_stale=max_stale,
+            slots=slots,
+            usage_minutes_kept=usage_minutes_kept,
+            usage_hours_kept=usage_hours_kept,
         )
         opened.keyspaces.prepare()
         opened.freshness.begin()
@@ -363,10 +394,16 @@ class Keywright:
         clock: Clock = wall_clock,
         on_store_loss: Policy = "serve",
         max_stale: int = 60,
+        slots: str | Path | None = None,
     ) -> None:
         """Open the database. Raises ``CannotStart``."""
         opened = open_installation(
-            database, secret=secret, clock=clock, on_store_loss=on_store_loss, max_stale=max_stale
+            database,
+            secret=secret,
+            clock=clock,
+            on_store_loss=on_store_loss,
+            max_stale=max_stale,
+            slots=None if slots is None else Path(slots),
         )
         self.installation = opened
         self.keyspace = keyspace

@@ -19,6 +19,10 @@ LARGEST_COST: Final = 10**9
 LONGEST_WINDOW: Final = 31 * 86_400  # seconds
 MOST: Final = 10  # limits on one holder
 BUCKETS: Final = 60  # per window of a rate
+HUNDREDTH: Final = 100  # of a limit may be held unspent by all workers together
+BLOCKS_ABOVE: Final = 100  # calls for each worker that must be left before anybody takes ahead
+LEAST_BLOCK: Final = 2
+LARGEST_BLOCK: Final = 1_000_000  # a machine that is lost forfeits its blocks
 
 _PERIODS: Final = ("minute", "hour", "day", "month")
 _QUOTA: Final = re.compile(r"\A([0-9]{1,18})/([a-z]+)\Z")
@@ -174,6 +178,24 @@ def state(limit: Limit, used: int, reset: int | None) -> LimitState:
         remaining,
         None if reset is None else seconds_up(reset),
     )
+
+
+def block(limit: int, rest: int, *, workers: int, others: int, own: int) -> int:
+    """How much a worker may take ahead of a limit of which ``rest`` is left, so that it need not ask at every call.
+
+    All that is held unspent, by the ``others`` and by itself (``own``), stays within a hundredth of the limit, and each of
+    ``workers`` has a fair share of it. Where a hundred calls for each are not left, nobody takes ahead: the end is exact.
+    """
+    if rest <= BLOCKS_ABOVE * workers:
+        return 0
+    hundredth = limit // HUNDREDTH
+    size = min(hundredth // workers - own, hundredth - others - own, rest, LARGEST_BLOCK)
+    return size if size >= LEAST_BLOCK else 0
+
+
+def refill_below(size: int) -> int:
+    """When a block has less than this left, more is fetched: early enough that nobody waits for it."""
+    return size // 4
 
 
 def check_cost(cost: Any, *, path: str = "cost") -> int:

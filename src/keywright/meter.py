@@ -1,20 +1,24 @@
-"""Counts verdicts in memory, and carries them to the store in numbered batches.
+"""Counts verdicts in the slot file, and carries them to the store in numbered batches.
 
-Refused requests are noted one by one, for the refusal log, and go with them; of a flood the newest are kept.
+What is counted between two flushes is a generation, and its number is its batch's: a batch stays in the slots until the
+store has it, and sending it twice counts once, whoever sends it. So a killed worker loses nothing: its successor finds its
+generations and sends them under their own numbers.
 
-A batch stays until the store has it; sending it twice counts once. What a worker has counted since its last flush, a
-second at most, is lost when the process is killed; ``close`` loses nothing.
+Refused requests are noted one by one, for the refusal log, and go with them; of a flood the newest are kept. They are in
+memory alone: those of a killed worker's last second are not in the log, though they are counted.
 """
 
-import os
-import secrets
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final, NamedTuple
 
+from keywright import layout
 from keywright.errors import Unavailable
+from keywright.layout import LAST, SEQ, TIMES, WORD, Counted
 from keywright.model import KeyRecord, Verdict
+from keywright.slots import Place, Slots
 from keywright.store import usage
 from keywright.store.db import Database
 from keywright.store.refusals import Refusal
@@ -28,8 +32,6 @@ MOST_REFUSALS: Final = 5_000
 _LONGEST: Final = 200  # characters of a text that the log keeps
 _MINUTE: Final = 60 * SECOND
 
-_Counted = tuple[str, str, str, str, int, str, str]
-
 
 class _Batch(NamedTuple):
     counts: list[usage.Count]
@@ -37,11 +39,57 @@ class _Batch(NamedTuple):
     refused: list[Refusal]
 
 
-class Meter:
-    """The counts of this process. ``count`` is for the hot path; a thread of its own does the flushing."""
+class _Tally:
+    """How often one thing was counted in one minute: here, and in the slots where there is room."""
 
-    def __init__(self, database: Database) -> None:
+    __slots__ = ("_address", "_at", "_place", "_words", "address", "last", "of", "times")
+
+    def __init__(self, of: Counted, place: Place | None) -> None:
+        self.of = of
+        self.times = self.last = 0
+        self.address: str | None = None
+        self._place = place
+        self._words: memoryview | list[int] = [0, 0, 0] if place is None else place.words
+        self._at = 0 if place is None else place.at + TIMES // WORD
+
+    def add(self) -> None:
+        """Count one."""
+        self.times = self._words[self._at] = self.times + 1
+
+    def use(self, now: int, address: str | None) -> None:
+        """Note when and from where the secret was used; what is newer stays."""
+        if now < self.last:
+            return
+        if address != self.address:
+            self._write(address)
+        self.last = self._words[self._at + 1] = now
+
+    def _write(self, address: str | None) -> None:
+        self.address = address
+        if self._place is None:
+            return
+        words, content, at = self._place
+        words[at + SEQ // WORD] |= 1
+        encoded = layout.address(address)
+        begin = at * WORD + layout.ADDRESS
+        content[begin : begin + len(encoded)] = encoded
+        words[at + SEQ // WORD] += 1
+
+
+_Where = tuple[str, str, str, str, str | None, int]
+assert LAST == TIMES + WORD  # _Tally counts on it
+
+
+class Meter:
+    """The counts of this process. ``count`` is for the hot path; a thread of its own does the flushing.
+
+    ``aside`` is what the thread does besides, every second: it sees to what dead workers left, for one.
+    """
+
+    def __init__(self, database: Database, slots: Slots, aside: Callable[[], None] = lambda: None) -> None:
         self._database = database
+        self._slots = slots
+        self._aside = aside
         self._flushing = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -49,22 +97,21 @@ class Meter:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._tallying = threading.Lock()
-        self._counts: dict[_Counted, int] = {}
-        self._seen: dict[tuple[str, int], tuple[int, str | None]] = {}
+        self._tallies: dict[_Where, _Tally] = {}
+        self._full: list[_Tally] = []  # of minutes that went by since the last flush
         self._resources: dict[str, set[str]] = {}
-        self._worker = f"{os.getpid()}-{secrets.token_hex(6)}"
-        self._batch = 0
+        self._generation = 1
         self._refused: deque[tuple[Verdict, str, str | None, str | None, str | None]] = deque(
             maxlen=MOST_REFUSALS
         )
         self._dropped = 0
         #: refusals that the log will never have, since this process began
         self.dropped = 0
-        self._tally: Counter[tuple[str, str]] = Counter()
-        self._unsent: _Batch | None = None
         #: whether the store has not taken a batch that it was given
         self.behind = False
+        self._told: Counter[tuple[str, str]] = Counter()
+        self._unsent: _Batch | None = None
+        self._batch = 0
         self._at = 0
 
     def count(
@@ -81,17 +128,33 @@ class Meter:
 
         ``used`` is the number of the secret that was used, and from which address, where the request may proceed.
         """
-        key_id, account_id = (key.id, key.account_id) if key is not None else ("", "")
-        minute = now - now % _MINUTE
+        secret = 0 if used is None else used[0]
+        where = ("" if key is None else key.id, keyspace, environment, code, resource, secret)
         with self._lock:
-            where = self._told_apart(key_id, resource) if resource else ""
-            counted = (key_id, keyspace, environment, account_id, minute, code, where)
-            self._counts[counted] = self._counts.get(counted, 0) + 1
-            self._at = now
+            tally = self._tallies.get(where)
+            if tally is None or not 0 <= now - tally.of.minute < _MINUTE:
+                tally = self._tally(where, key, now)
+            tally.add()
             if used is not None:
-                self._seen[key_id, used[0]] = (now, used[1])
+                tally.use(now, used[1])
+            self._at = now
         if self._thread is None:
             self._start()
+
+    def _tally(self, where: _Where, key: KeyRecord | None, now: int) -> _Tally:
+        """What counts here and now, begun anew where the minute is."""
+        key_id, keyspace, environment, code, resource, secret = where
+        named = self._told_apart(key_id, _cut(resource) or "") if resource else ""
+        where = (key_id, keyspace, environment, code, named or None, secret)
+        minute = now - now % _MINUTE
+        tally = self._tallies.get(where)
+        if tally is None or tally.of.minute != minute:
+            if tally is not None:
+                self._full.append(tally)
+            account_id = "" if key is None else key.account_id
+            of = Counted(key_id, keyspace, environment, account_id, minute, code, named, secret)
+            tally = self._tallies[where] = _Tally(of, self._slots.counts(self._generation, of))
+        return tally
 
     def refuse(
         self, verdict: Verdict, environment: str, ip: str | None, method: str | None, resource: str | None
@@ -118,55 +181,50 @@ class Meter:
                 self._unsent = self._gather()
                 if self._unsent is None:
                     return True
-                self._batch += 1
             try:
                 with self._database.write("usage") as tx:
-                    usage.add(tx, self._worker, self._batch, *self._unsent, self._at)
+                    usage.add(tx, self._slots.worker, self._batch, *self._unsent, self._at)
             except Unavailable:
                 self.behind = True
                 return False
+            self._slots.flushed(self._batch)
             self._unsent, self.behind = None, False
             return True
 
     def verdicts(self) -> Counter[tuple[str, str]]:
         """How often this process has given each code in each keyspace, whether the store has it yet or not."""
-        with self._tallying:
-            with self._lock:
-                counted = list(self._counts.items())
-            return self._tally + _by_code(counted)
+        with self._lock:
+            return self._told + _by_code([*self._full, *self._tallies.values()])
 
     def waiting(self) -> int:
         """How many verdicts the store does not have yet."""
         with self._lock:
-            counted = list(self._counts.values())
+            counted = sum(tally.times for tally in (*self._full, *self._tallies.values()))
         unsent = self._unsent
-        return sum(counted) + (sum(count.times for count in unsent.counts) if unsent else 0)
+        return counted + (sum(count.times for count in unsent.counts) if unsent else 0)
 
-    def close(self) -> None:
-        """Stop the thread and flush what is left; where the store does not answer, that is lost."""
+    def close(self) -> bool:
+        """Stop the thread and flush what is left; where the store does not answer, that is left to a successor."""
         self._stop.set()
         if self._thread is not None and self._thread.is_alive():
             self._thread.join()
         self._thread = None
         while self.flush():
-            if not self._counts and not self._seen and not self._refused:
-                self._take_leave()
-                return
+            if not self._tallies and not self._full and not self._refused:
+                return True
+        return False
+
+    def take_leave(self) -> None:
+        """Remove the mark of the last batch, once nobody can send it again."""
+        if self._batch == 0:
+            return
+        with suppress(Unavailable), self._database.write("usage") as tx:
+            usage.forget_worker(tx, self._slots.worker)
 
     def after_fork(self) -> None:
         """Start anew in a child: the parent flushes its own counts."""
         self._flushing, self._stop, self._thread = threading.Lock(), threading.Event(), None
         self._begin()
-
-    def _take_leave(self) -> None:
-        """Remove the mark of the last batch: nobody will send it again."""
-        if self._batch == 0:
-            return
-        try:
-            with self._flushing, self._database.write("usage") as tx:
-                usage.forget_worker(tx, self._worker)
-        except Unavailable:
-            return
 
     def _told_apart(self, key_id: str, resource: str) -> str:
         known = self._resources.setdefault(key_id, set())
@@ -177,19 +235,19 @@ class Meter:
         return resource
 
     def _gather(self) -> _Batch | None:
-        with self._tallying:
-            with self._lock:
-                counts, self._counts = self._counts, {}
-                seen, self._seen = self._seen, {}
-                refused, dropped = list(self._refused), self._dropped
-                self._refused.clear()
-                self._dropped = 0
-            self._tally.update(_by_code(counts.items()))
-        if not counts and not seen and not refused:
-            return None
+        with self._lock:
+            tallies, self._tallies, self._full = [*self._full, *self._tallies.values()], {}, []
+            refused, dropped = list(self._refused), self._dropped
+            self._refused.clear()
+            self._dropped = 0
+            if not tallies and not refused:
+                return None
+            self._batch, self._generation = self._generation, self._generation + 1
+            self._told.update(_by_code(tallies))
         return _Batch(
-            [usage.Count(*counted, count) for counted, count in counts.items()],
-            [usage.Seen(key_id, n, at, ip) for (key_id, n), (at, ip) in seen.items()],
+            *usage.batch(
+                layout.Counts(tally.of, tally.times, tally.last, tally.address) for tally in tallies
+            ),
             [_refusal(*one, dropped if place == 0 else 0) for place, one in enumerate(refused)],
         )
 
@@ -200,14 +258,16 @@ class Meter:
                 self._thread.start()
 
     def _run(self) -> None:
+        self._aside()
         while not self._stop.wait(FLUSH_EVERY):
             self.flush()
+            self._aside()
 
 
-def _by_code(counted: Iterable[tuple[_Counted, int]]) -> Counter[tuple[str, str]]:
+def _by_code(tallies: Iterable[_Tally]) -> Counter[tuple[str, str]]:
     found: Counter[tuple[str, str]] = Counter()
-    for (_key, keyspace, _environment, _account, _minute, code, _resource), times in counted:
-        found[keyspace, code] += times
+    for tally in tallies:
+        found[tally.of.keyspace, tally.of.code] += tally.times
     return found
 
 

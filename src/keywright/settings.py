@@ -88,6 +88,24 @@ SETTINGS: Final = (
         "60",
         "For how many seconds remembered keys are served when the store is gone.",
     ),
+    Setting(
+        "slots",
+        "text",
+        "",
+        "The directory of the workers' slot files: beside a SQLite database, else among temporary files.",
+    ),
+    Setting(
+        "usage_minutes_kept",
+        "number:1-3660",
+        "7",
+        "For how many days usage is kept by the minute, then by the hour.",
+    ),
+    Setting(
+        "usage_hours_kept",
+        "number:1-3660",
+        "90",
+        "For how many days usage is kept by the hour, then by the day.",
+    ),
 )
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 #: Variables of the environment that begin with KEYWRIGHT_ and are no settings.
@@ -116,6 +134,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_size: int
     on_store_loss: str
     max_stale: int
+    slots: str
+    usage_minutes_kept: int
+    usage_hours_kept: int
     origins: dict[str, str]
 
     def __repr__(self) -> str:

@@ -202,7 +202,12 @@ def opened(
 
     found = settings(database, config)
     with open_installation(
-        found.database, secret=found.secret or None, may_migrate=may_migrate
+        found.database,
+        secret=found.secret or None,
+        may_migrate=may_migrate,
+        slots=Path(found.slots) if found.slots else None,
+        usage_minutes_kept=found.usage_minutes_kept,
+        usage_hours_kept=found.usage_hours_kept,
     ) as installation:
         yield installation
 

@@ -90,6 +90,9 @@ def _open(found: "Settings") -> "Installation":
         cache_size=found.cache_size,
         on_store_loss="serve" if found.on_store_loss == "serve" else "refuse",
         max_stale=found.max_stale,
+        slots=Path(found.slots) if found.slots else None,
+        usage_minutes_kept=found.usage_minutes_kept,
+        usage_hours_kept=found.usage_hours_kept,
     )
 
 

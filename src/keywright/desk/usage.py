@@ -1,6 +1,7 @@
 """Usage: how often each verdict was given, by key, team, application, environment, account, code or resource."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -8,7 +9,7 @@ from sqlalchemy import Connection, Row
 
 from keywright.desk import LIBRARY, Desk
 from keywright.desk.grants import EVERYTHING, Reach
-from keywright.errors import Invalid, NotFound
+from keywright.errors import Invalid, NotFound, Unavailable
 from keywright.keyring import Keyring
 from keywright.meter import Meter
 from keywright.model import MANAGEMENT, Actor
@@ -16,6 +17,7 @@ from keywright.store import accounts, keys, keyspaces, usage
 from keywright.store.db import Database
 from keywright.store.keys import Named
 from keywright.times import DAY, SECOND
+from keywright.upkeep import Upkeep
 
 _MINUTE: Final = 60 * SECOND
 #: Spans that a report can be cut into, and how far it goes back where nobody says; a total goes back to the beginning.
@@ -72,9 +74,17 @@ class Report(NamedTuple):
 class Usage(Desk):
     """What was counted."""
 
-    def __init__(self, database: Database, keyring: Keyring, clock: Callable[[], int], meter: Meter) -> None:
+    def __init__(
+        self,
+        database: Database,
+        keyring: Keyring,
+        clock: Callable[[], int],
+        meter: Meter,
+        upkeep: Upkeep,
+    ) -> None:
         super().__init__(database, keyring, clock)
         self._meter = meter
+        self._upkeep = upkeep
 
     def report(
         self,
@@ -110,6 +120,8 @@ class Usage(Desk):
         if begins is not None and begins >= ends:
             raise Invalid("is not after from", path="to")
         self._meter.settle()
+        with suppress(Unavailable):
+            self._upkeep.inherit()  # what a worker that has just died had counted
         confined = reach != EVERYTHING
         with self.database.read() as connection:
             narrow = usage.Narrow(

@@ -13,8 +13,10 @@ counts and of spent figures do not, and take the locks of their own rows in a fi
 """
 
 import fcntl
+import hashlib
 import os
 import sqlite3
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -43,6 +45,9 @@ _WRITERS: Final = "SELECT pg_advisory_xact_lock(1803122546, 1)"
 _PATIENCE: Final = {"keys": 30.0, "spend": 1.0, "usage": 30.0}
 _POOLED: Final = {"keys": (5, 15), "spend": (1, 2), "usage": (1, 4)}
 _PATIENCE_FOR_POOL: Final = 5.0  # seconds
+
+#: What tells a database from one of the same name that was there before.
+_OWN_OID: Final = "SELECT oid FROM pg_database WHERE datname = current_database()"
 
 _INHERITED: Final[list[object]] = []
 
@@ -177,6 +182,17 @@ class Database:
     def secret_file(self) -> Path:
         """Where the installation's secret lies beside a SQLite database."""
         return self.path.with_name(f"{self.path.name}.secret")
+
+    def slots_directory(self) -> Path:
+        """Where the workers of this machine that use this database keep their slot files, unless it is set."""
+        if self.is_sqlite:
+            return self.path.with_name(f"{self._stem}.slots")
+        with self.read() as connection:
+            oid = connection.exec_driver_sql(_OWN_OID).scalar_one()
+        parsed = make_url(self.url)
+        which = f"{parsed.host}:{parsed.port}/{parsed.database}/{parsed.query}/{oid}"
+        named = hashlib.sha256(which.encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"keywright-{os.geteuid()}" / named
 
     def file(self, which: str) -> Path:
         """The SQLite file of ``keys``, ``spend`` or ``usage``."""

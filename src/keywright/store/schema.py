@@ -246,21 +246,46 @@ rated = Table(
     PrimaryKeyConstraint("subject", "name", "bucket"),
 )
 
-usage_minutes = Table(
-    "usage_minutes",
-    usage_file,
-    Column("key_id", Text, nullable=False),  # empty: not proven to be anybody's
-    Column("keyspace", Text, nullable=False),
-    Column("environment", Text, nullable=False),
-    Column("account_id", Text, nullable=False),
-    Column("minute", BigInteger, nullable=False),
-    Column("code", Text, nullable=False),
-    Column("resource", Text, nullable=False),
-    Column("count", BigInteger, nullable=False),
-    PrimaryKeyConstraint("key_id", "keyspace", "environment", "minute", "code", "resource"),
-)
+Index("spent_by_period", spent.c.period)
+Index("rated_by_bucket", rated.c.bucket)
 
-Index("usage_by_minute", usage_minutes.c.minute)
+#: What each worker has taken ahead, and what it had spent of that when it last wrote. Both only grow.
+blocks = Table(
+    "blocks",
+    spend_file,
+    Column("worker", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("period", BigInteger, nullable=False),  # as in ``spent``; -1 for a rate
+    Column("taken", BigInteger, nullable=False),
+    Column("spent", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("worker", "subject", "name", "period"),
+)
+Index("blocks_by_counter", blocks.c.subject, blocks.c.name, blocks.c.period)
+
+
+def _usage(name: str, begin: str) -> Table:
+    """Counts in spans of one length. Every count is in one of the three tables."""
+    return Table(
+        name,
+        usage_file,
+        Column("key_id", Text, nullable=False),  # empty: not proven to be anybody's
+        Column("keyspace", Text, nullable=False),
+        Column("environment", Text, nullable=False),
+        Column("account_id", Text, nullable=False),
+        Column(begin, BigInteger, nullable=False),
+        Column("code", Text, nullable=False),
+        Column("resource", Text, nullable=False),
+        Column("count", BigInteger, nullable=False),
+        PrimaryKeyConstraint("key_id", "keyspace", "environment", begin, "code", "resource"),
+        Index(f"usage_by_{begin}", begin),
+    )
+
+
+usage_minutes = _usage("usage_minutes", "minute")
+usage_hours = _usage("usage_hours", "hour")
+usage_days = _usage("usage_days", "day")
 
 last_used = Table(
     "last_used",

@@ -1,25 +1,20 @@
-"""Taking from limits: each by one conditional statement, several of them all or none.
+"""What was taken from limits, and by whom. Each is taken by one conditional statement, so that no reader can be late.
 
-A writer thread takes what is waiting, up to a few hundred requests, into one transaction: the disk is asked once for all
-of them. A refusal undoes its own request and nobody else's.
+``spent`` counts quotas and credits, ``rated`` rates. What a worker takes ahead, a block, counts as spent there like
+everything else; ``blocks`` says how much each worker has ever taken so, and what it had spent of that when it last wrote.
+Both move in one transaction. So whoever knows what the worker really spent, itself or its successor, gives back the
+difference, and does it once: with it the row says that nothing is unspent any more.
 """
 
-import queue
-import threading
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from sqlalchemy import Connection, text
 
 from keywright import limits as arithmetic
-from keywright.errors import Unavailable
-from keywright.model import Limit, LimitState
-from keywright.store.db import Database
-
-MOST_AT_ONCE: Final = 256
+from keywright.model import Limit
+from keywright.times import DAY, SECOND
 
 TAKE: Final = text("""
 INSERT INTO spent (subject, name, period, used)
@@ -44,136 +39,170 @@ SELECT bucket, used FROM rated WHERE subject = :subject AND name = :name AND buc
 FORGET_BUCKETS: Final = text(
     "DELETE FROM rated WHERE subject = :subject AND name = :name AND bucket <= :oldest"
 )
+HELD: Final = text(
+    "SELECT worker, taken, spent FROM blocks WHERE subject = :subject AND name = :name AND period = :period"
+)
+#: A worker without a row, or whose row was given up for lost, begins with what it has spent: it holds the block alone.
+HOLD: Final = text("""
+INSERT INTO blocks (worker, subject, name, period, taken, spent, at)
+VALUES (:worker, :subject, :name, :period, :spent + :more, :spent, :now)
+ON CONFLICT (worker, subject, name, period)
+DO UPDATE SET taken = blocks.taken + :more, spent = excluded.spent, at = excluded.at
+""")
+OWN: Final = text("""
+SELECT taken FROM blocks WHERE worker = :worker AND subject = :subject AND name = :name AND period = :period
+""")
+GIVE_BACK: Final = text("""
+UPDATE spent SET used = used - :unspent
+WHERE subject = :subject AND name = :name AND period = :period AND used >= :unspent
+""")
+SETTLED: Final = text("""
+UPDATE blocks SET taken = :spent, spent = :spent, at = :now
+WHERE worker = :worker AND subject = :subject AND name = :name AND period = :period
+""")
+LEFT: Final = text("""
+DELETE FROM blocks WHERE worker = :worker AND subject = :subject AND name = :name AND period = :period
+""")
+LEGACY: Final = text("""
+SELECT subject, name, period, taken, spent FROM blocks WHERE worker = :worker ORDER BY subject, name, period
+""")
+ALL_LEFT: Final = text("DELETE FROM blocks WHERE worker = :worker")
+HOLDERS: Final = text("SELECT DISTINCT worker FROM blocks")
 
 #: On PostgreSQL, where each process writes at once: whoever spends from a counter holds its lock to the end of the
 #: transaction, for a rate is a sum over several rows; and all take them in one order, so that nobody waits in a ring.
 LOCK: Final = text("SELECT pg_advisory_xact_lock(number) FROM unnest(CAST(:numbers AS bigint[])) AS number")
 
-Charge = tuple[str, Limit]  # whose counter, and the limit
+#: Figures this old are of no period or window that could still be on, in microseconds.
+OLD: Final = 32 * DAY * SECOND
+#: A worker that has not written for so long has lost what it held, in microseconds.
+LOST: Final = DAY * SECOND
+_AT_ONCE: Final = 1000  # rows that one transaction removes
+_FORGET: Final = (
+    """
+DELETE FROM spent WHERE (subject, name, period) IN (
+    SELECT subject, name, period FROM spent WHERE period > 0 AND period < :before LIMIT :most)
+""",
+    """
+DELETE FROM rated WHERE (subject, name, bucket) IN (
+    SELECT subject, name, bucket FROM rated WHERE bucket < :before LIMIT :most)
+""",
+)
+
+#: The period of a rate's row in ``blocks``: it has none, and credits have 0.
+NO_PERIOD: Final = -1
 
 
-class Spent(NamedTuple):
-    """What became of a request to spend: whether all limits gave, how each stands, and which refused."""
+class Counter(NamedTuple):
+    """Whose counter, under which name, in the period that began then."""
 
-    granted: bool
-    states: tuple[LimitState, ...]
-    refused: tuple[LimitState, ...] = ()
-
-
-Job = tuple[Future[Spent], tuple[Charge, ...], int, int]
+    subject: str
+    name: str
+    period: int
 
 
-class Spender:
-    """The one writer of the spend file in this process. ``take`` answers with a future."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
-
-    def take(self, charges: tuple[Charge, ...], cost: int, now: int) -> Future[Spent]:
-        """Ask for ``cost`` of every limit. The future's exception is ``Unavailable`` where the store does not answer."""
-        future: Future[Spent] = Future()
-        self._start()
-        self._waiting.put((future, charges, cost, now))
-        return future
-
-    def close(self) -> None:
-        """Finish what is waiting and stop."""
-        if self._thread is not None and self._thread.is_alive():
-            self._waiting.put(None)
-            self._thread.join()
-        self._thread = None
-
-    def after_fork(self) -> None:
-        """Forget the parent's thread and queue: neither came along."""
-        self._thread, self._waiting, self._starting = None, queue.SimpleQueue(), threading.Lock()
-
-    def _start(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
-            with self._starting:
-                if self._thread is None or not self._thread.is_alive():
-                    self._thread = threading.Thread(target=self._write, name="keywright-spend", daemon=True)
-                    self._thread.start()
-
-    def _write(self) -> None:
-        stopping = False
-        while not stopping:
-            batch = [self._waiting.get()]
-            while len(batch) < MOST_AT_ONCE and not self._waiting.empty():
-                batch.append(self._waiting.get())
-            stopping = None in batch
-            # Whoever has stopped waiting is not charged, and whoever waits from here on cannot stop.
-            self._transact(
-                [job for job in batch if job is not None and job[0].set_running_or_notify_cancel()]
-            )
-
-    def _transact(self, jobs: Sequence[Job]) -> None:
-        if not jobs:
-            return
-        try:
-            with self._database.write("spend") as tx:
-                if not self._database.is_sqlite:
-                    tx.execute(LOCK, {"numbers": _numbers(jobs)})
-                done = [_take_all(tx, charges, cost, now) for _, charges, cost, now in jobs]
-        except Exception as trouble:  # whoever waits must hear of it, whatever it was
-            for future, *_ in jobs:
-                future.set_exception(
-                    trouble if isinstance(trouble, Unavailable) else Unavailable(str(trouble))
-                )
-            return
-        for (future, *_), spent in zip(jobs, done, strict=True):
-            future.set_result(spent)
+def counter_of(subject: str, limit: Limit, now: int) -> Counter:
+    """The counter of a limit at an instant."""
+    period = NO_PERIOD if limit.kind == "rate" else arithmetic.period_start(limit, now)
+    return Counter(subject, limit.name, period)
 
 
-def _numbers(jobs: Sequence[Job]) -> list[int]:
-    """A number for each counter that jobs spend from, in order; two that share one by chance only queue together."""
-    subjects = {subject for _, charges, _, _ in jobs for subject, _ in charges}
-    return sorted(
-        int.from_bytes(blake2b(subject.encode(), digest_size=8).digest(), signed=True) for subject in subjects
-    )
+def lock(tx: Connection, subjects: Iterable[str]) -> None:
+    """Let nobody else spend from these subjects' counters until the transaction ends.
+
+    Two that share a number by chance only queue together. On SQLite writers queue anyway.
+    """
+    if tx.dialect.name != "sqlite":
+        numbers = {
+            int.from_bytes(blake2b(subject.encode(), digest_size=8).digest(), signed=True)
+            for subject in subjects
+        }
+        tx.execute(LOCK, {"numbers": sorted(numbers)})
 
 
-def _take_all(tx: Connection, charges: tuple[Charge, ...], cost: int, now: int) -> Spent:
-    all_or_none = tx.begin_nested()
-    taken = [_take(tx, subject, limit, cost, now) for subject, limit in charges]
-    if all(fits for fits, _ in taken):
-        all_or_none.commit()
-        return Spent(True, tuple(state for _, state in taken))
-    all_or_none.rollback()
-    states = tuple(_stands(tx, subject, limit, cost, now) for subject, limit in charges)
-    return Spent(False, states, tuple(s for s, (fits, _) in zip(states, taken, strict=True) if not fits))
-
-
-def _take(tx: Connection, subject: str, limit: Limit, cost: int, now: int) -> tuple[bool, LimitState]:
+def take(tx: Connection, subject: str, limit: Limit, cost: int, now: int) -> bool:
+    """Take from one limit, if that much is left."""
     values: dict[str, Any] = {"subject": subject, "name": limit.name, "cost": cost, "limit": limit.limit}
-    if limit.kind == "rate":
-        oldest = arithmetic.oldest_bucket(limit, now)
-        tx.execute(FORGET_BUCKETS, {"subject": subject, "name": limit.name, "oldest": oldest})
-        values |= {"bucket": arithmetic.bucket_start(limit, now), "oldest": oldest}
-        row = tx.execute(TAKE_RATE, values).first()
-    else:
-        row = tx.execute(TAKE, values | {"period": arithmetic.period_start(limit, now)}).first()
-    return row is not None, _stands(tx, subject, limit, cost, now)
+    if limit.kind != "rate":
+        return tx.execute(TAKE, values | {"period": arithmetic.period_start(limit, now)}).first() is not None
+    oldest = arithmetic.oldest_bucket(limit, now)
+    tx.execute(FORGET_BUCKETS, {"subject": subject, "name": limit.name, "oldest": oldest})
+    values |= {"bucket": arithmetic.bucket_start(limit, now), "oldest": oldest}
+    return tx.execute(TAKE_RATE, values).first() is not None
 
 
-def _told(subject: str, limit: Limit) -> Limit:
-    """The limit under the name that clients are told: two limits of one kind must not share one."""
-    whose = "account-" if subject.startswith("account:") else "plan-" if subject.endswith(":plan") else ""
-    return msgspec.structs.replace(limit, name=whose + limit.name) if whose else limit
-
-
-def _stands(tx: Connection, subject: str, limit: Limit, cost: int, now: int) -> LimitState:
-    told = _told(subject, limit)
+def stands(tx: Connection, subject: str, limit: Limit, cost: int, now: int) -> tuple[int, int | None]:
+    """What is used of a limit, and in how many microseconds ``cost`` may fit again; ``None``: never by itself."""
     if limit.kind == "rate":
         oldest = arithmetic.oldest_bucket(limit, now)
         rows = tx.execute(BUCKETS, {"subject": subject, "name": limit.name, "oldest": oldest}).all()
         buckets = [(int(start), int(used)) for start, used in rows]
-        return arithmetic.state(
-            told, sum(used for _, used in buckets), arithmetic.rate_reset(limit, buckets, max(cost, 1), now)
-        )
-    start = arithmetic.period_start(limit, now)
-    used = tx.execute(USED, {"subject": subject, "name": limit.name, "period": start}).scalar()
+        wait = arithmetic.rate_reset(limit, buckets, max(cost, 1), now)
+        return sum(used for _, used in buckets), wait
+    used = tx.execute(USED, counter_of(subject, limit, now)._asdict()).scalar()
     end = arithmetic.period_end(limit, now)
-    return arithmetic.state(told, int(used or 0), None if end is None else end - now)
+    return int(used or 0), None if end is None else end - now
+
+
+def holders(tx: Connection, counter: Counter) -> dict[str, int]:
+    """Who takes blocks of a counter, and how much each may hold unspent, at most."""
+    rows = tx.execute(HELD, counter._asdict()).all()
+    return {worker: max(int(taken) - int(spent), 0) for worker, taken, spent in rows}
+
+
+def hold(tx: Connection, worker: str, counter: Counter, more: int, spent: int, now: int) -> None:
+    """Write down that a worker holds ``more`` of a counter; what it takes was taken before, in this transaction."""
+    tx.execute(HOLD, {"worker": worker, **counter._asdict(), "more": more, "spent": spent, "now": now})
+
+
+def settle(tx: Connection, worker: str, counter: Counter, spent: int, now: int, *, leave: bool) -> None:
+    """Give back what a worker holds unspent of a counter, all but ``spent``; and, to ``leave``, be no holder any more."""
+    own = {"worker": worker, **counter._asdict()}
+    taken = tx.execute(OWN, own).scalar()
+    if taken is None:
+        return
+    _give_back(tx, counter, int(taken) - spent)
+    tx.execute(LEFT, own) if leave else tx.execute(SETTLED, own | {"spent": spent, "now": now})
+
+
+def inherit(tx: Connection, worker: str, spent: Mapping[Counter, int], *, believed: bool) -> int:
+    """Give back what a dead worker held unspent, and remove all trace of it; how much that was.
+
+    What it had no slot for was never spent from. Where its slots are not to be ``believed``, nothing is given back.
+    """
+    rows = [
+        (Counter(*row[:3]), int(row.taken), int(row.spent)) for row in tx.execute(LEGACY, {"worker": worker})
+    ]
+    lock(tx, {counter.subject for counter, _, _ in rows})
+    given = 0
+    for counter, taken, known in rows:
+        if believed and counter.period != NO_PERIOD:
+            given += _give_back(tx, counter, taken - max(known, spent.get(counter, 0)))
+    tx.execute(ALL_LEFT, {"worker": worker})
+    return given
+
+
+def workers(connection: Connection) -> set[str]:
+    """Everybody who is written down as holding something."""
+    return set(connection.execute(HOLDERS).scalars())
+
+
+def lost(tx: Connection, named: Iterable[str]) -> None:
+    """Forget workers whose slots are gone: what they held unspent stays spent."""
+    for worker in sorted(named):
+        tx.execute(ALL_LEFT, {"worker": worker})
+
+
+def forget(tx: Connection, now: int) -> int:
+    """Remove some figures of periods and windows that are over, and blocks given up for lost; how many there were."""
+    gone = sum(
+        tx.execute(text(statement), {"before": now - OLD, "most": _AT_ONCE}).rowcount for statement in _FORGET
+    )
+    tx.execute(text("DELETE FROM blocks WHERE at < :before"), {"before": now - LOST})
+    return int(gone)
+
+
+def _give_back(tx: Connection, counter: Counter, unspent: int) -> int:
+    if unspent <= 0 or counter.period == NO_PERIOD:
+        return 0
+    return unspent if tx.execute(GIVE_BACK, counter._asdict() | {"unspent": unspent}).rowcount else 0

@@ -4,11 +4,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, CursorResult, Row, delete, func, literal, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Row,
+    Table,
+    delete,
+    func,
+    literal,
+    select,
+    text,
+    union_all,
+)
 
+from keywright.layout import Counts
 from keywright.store import refusals
 from keywright.store.refusals import Refusal
-from keywright.store.schema import flushed, last_used, usage_minutes
+from keywright.store.schema import flushed, last_used, usage_days, usage_hours, usage_minutes
+from keywright.times import DAY, SECOND
 
 _ADD: Final = text("""
 INSERT INTO usage_minutes (key_id, keyspace, environment, account_id, minute, code, resource, count)
@@ -25,6 +39,18 @@ INSERT INTO flushed (worker, batch, at) VALUES (:worker, :batch, :at)
 ON CONFLICT (worker) DO UPDATE SET batch = excluded.batch, at = excluded.at WHERE excluded.batch > flushed.batch
 RETURNING batch
 """)
+
+_MINUTE: Final = 60 * SECOND
+_HOUR: Final = 60 * _MINUTE
+#: Counts of one span of a finer table, summed into the coarser one, and removed. On PostgreSQL, where others write
+#: meanwhile, what is removed is what is summed; on SQLite nobody does.
+_SUM: Final = """
+INSERT INTO {coarse}s (key_id, keyspace, environment, account_id, {coarse_begin}, code, resource, count)
+SELECT key_id, keyspace, environment, max(account_id), {begin} - {begin} % {step}, code, resource, sum(count)
+FROM {source} {where} GROUP BY key_id, keyspace, environment, {begin} - {begin} % {step}, code, resource
+ON CONFLICT (key_id, keyspace, environment, {coarse_begin}, code, resource)
+DO UPDATE SET count = {coarse}s.count + excluded.count
+"""
 
 
 class Count(NamedTuple):
@@ -47,6 +73,17 @@ class Seen(NamedTuple):
     n: int
     at: int
     ip: str | None
+
+
+def batch(found: Iterable[Counts]) -> tuple[list[Count], list[Seen]]:
+    """What a generation of counts comes to: how often each verdict was given, and the last use of each secret."""
+    times: dict[tuple[str, str, str, str, int, str, str], int] = {}
+    seen: dict[tuple[str, int], Seen] = {}
+    for of, many, last, address in found:
+        times[of[:7]] = times.get(of[:7], 0) + many
+        if of.secret and ((of.key_id, of.secret) not in seen or last >= seen[of.key_id, of.secret].at):
+            seen[of.key_id, of.secret] = Seen(of.key_id, of.secret, last, address)
+    return [Count(*of, many) for of, many in times.items()], list(seen.values())
 
 
 def add(
@@ -84,6 +121,10 @@ def last(connection: Connection, key_ids: Iterable[str]) -> dict[tuple[str, int]
     return {(row.key_id, row.n): row.at for row in connection.execute(query)}
 
 
+_TABLES: Final = ((usage_minutes, "minute"), (usage_hours, "hour"), (usage_days, "day"))
+_LENGTH: Final = {"minute": _MINUTE, "hour": _HOUR, "day": DAY * SECOND}
+
+
 class Narrow(msgspec.Struct, frozen=True, kw_only=True):
     """What a sum is narrowed to. ``known`` leaves out what was counted under no key."""
 
@@ -94,8 +135,8 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str | None = None
     code: str | None = None
     resource: str | None = None
-    since: int | None = None  # the minute that begins then is in
-    until: int | None = None  # the minute that begins then is not
+    since: int | None = None  # the span that it falls in is in: a minute, of old counts an hour or a day
+    until: int | None = None  # the span that begins then is not
     known: bool = False
 
 
@@ -103,22 +144,57 @@ def sums(
     connection: Connection, narrow: Narrow, columns: Sequence[str], step: int | None
 ) -> Iterator[Row[Any]]:
     """Counts summed by some columns and by ``bucket``, spans of ``step`` microseconds; by all of time without."""
-    minute = usage_minutes.c.minute
-    bucket = literal(0) if step is None else minute - minute % step
-    groups = [usage_minutes.c[name] for name in columns]
-    query = select(bucket.label("bucket"), *groups, func.sum(usage_minutes.c.count).label("times"))
-    query = query.where(*_conditions(narrow)).group_by(*([] if step is None else [bucket]), *groups)
+    parts = [
+        select(table.c[begin].label("begin"), *(table.c[name] for name in columns), table.c.count).where(
+            *_conditions(narrow, table, begin)
+        )
+        for table, begin in _TABLES
+    ]
+    counted = union_all(*parts).subquery()
+    bucket = literal(0) if step is None else counted.c.begin - counted.c.begin % step
+    groups = [counted.c[name] for name in columns]
+    query = select(bucket.label("bucket"), *groups, func.sum(counted.c.count).label("times"))
+    query = query.group_by(*([] if step is None else [bucket]), *groups)
     found: CursorResult[Any] = connection.execute(query)
     return iter(found.yield_per(1000))
 
 
+def roll_up(tx: Connection, now: int, *, minutes_kept: int, hours_kept: int) -> bool:
+    """Sum the oldest minute's counts into its hour, or the oldest hour's into its day, where they are past keeping.
+
+    ``minutes_kept`` and ``hours_kept`` are microseconds. ``False`` where there is nothing to sum.
+    """
+    for (table, begin), (coarse, coarse_begin), step, kept in (
+        (*_TABLES[:2], _HOUR, minutes_kept),
+        (*_TABLES[1:], DAY * SECOND, hours_kept),
+    ):
+        before = (now - kept) - (now - kept) % step  # whole spans of the coarser table only
+        oldest = tx.execute(select(func.min(table.c[begin])).where(table.c[begin] < before)).scalar()
+        if oldest is not None:
+            _sum(tx, table.name, begin, coarse.name[:-1], coarse_begin, step, int(oldest))
+            return True
+    return False
+
+
+def _sum(tx: Connection, table: str, begin: str, coarse: str, coarse_begin: str, step: int, at: int) -> None:
+    own, fill = f"WHERE {begin} = :at", {"coarse": coarse, "coarse_begin": coarse_begin, "begin": begin}
+    if tx.dialect.name == "sqlite":
+        tx.execute(text(_SUM.format(**fill, step=step, source=table, where=own)), {"at": at})
+        tx.execute(text(f"DELETE FROM {table} {own}"), {"at": at})  # noqa: S608  # names from the schema
+        return
+    gone = f"WITH gone AS (DELETE FROM {table} {own} RETURNING *) "  # noqa: S608  # same
+    tx.execute(text(gone + _SUM.format(**fill, step=step, source="gone", where="")), {"at": at})
+
+
 def purge(tx: Connection, before: int) -> int:
-    """Remove the counts of minutes that began before an instant; how many rows there were."""
-    return int(tx.execute(delete(usage_minutes).where(usage_minutes.c.minute < before)).rowcount)
+    """Remove the counts of spans that began before an instant; how many rows there were."""
+    return sum(
+        int(tx.execute(delete(table).where(table.c[begin] < before)).rowcount) for table, begin in _TABLES
+    )
 
 
-def _conditions(narrow: Narrow) -> list[ColumnElement[bool]]:
-    table = usage_minutes.c
+def _conditions(narrow: Narrow, counted: Table, begin: str) -> list[ColumnElement[bool]]:
+    table = counted.c
     equal = ("keyspace", "environment", "account_id", "key_id", "code", "resource")
     found: list[ColumnElement[bool]] = [
         table[name] == getattr(narrow, name) for name in equal if getattr(narrow, name) is not None
@@ -126,9 +202,9 @@ def _conditions(narrow: Narrow) -> list[ColumnElement[bool]]:
     if narrow.not_keyspace is not None:
         found.append(table.keyspace != narrow.not_keyspace)
     if narrow.since is not None:
-        found.append(table.minute >= narrow.since)
+        found.append(table[begin] > narrow.since - _LENGTH[begin])
     if narrow.until is not None:
-        found.append(table.minute < narrow.until)
+        found.append(table[begin] < narrow.until)
     if narrow.known:
         found.append(table.key_id != "")
     return found
@@ -136,15 +212,14 @@ def _conditions(narrow: Narrow) -> list[ColumnElement[bool]]:
 
 def totals(connection: Connection, key_id: str) -> dict[str, int]:
     """How often each verdict was given to a key, ever."""
-    total = func.sum(usage_minutes.c.count)
-    query = (
-        select(usage_minutes.c.code, total)
-        .where(usage_minutes.c.key_id == key_id)
-        .group_by(usage_minutes.c.code)
-    )
-    return {code: int(count) for code, count in connection.execute(query).all()}
+    return {row.code: int(row.times) for row in sums(connection, Narrow(key_id=key_id), ("code",), None)}
 
 
 def forget_worker(tx: Connection, worker: str) -> None:
     """Remove the mark of a worker that has ended and flushed all."""
     tx.execute(flushed.delete().where(flushed.c.worker == worker))
+
+
+def forget_marks(tx: Connection, before: int) -> int:
+    """Remove the marks of workers that have flushed nothing since an instant; how many there were."""
+    return int(tx.execute(flushed.delete().where(flushed.c.at < before)).rowcount)

@@ -21,3 +21,17 @@ def upgrade() -> None:
             sa.Column("used", sa.BigInteger(), nullable=False),
             sa.PrimaryKeyConstraint("subject", "name", start),
         )
+    op.create_index("spent_by_period", "spent", ["period"])
+    op.create_index("rated_by_bucket", "rated", ["bucket"])
+    op.create_table(
+        "blocks",
+        sa.Column("worker", TEXT, nullable=False),
+        sa.Column("subject", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("period", sa.BigInteger(), nullable=False),
+        sa.Column("taken", sa.BigInteger(), nullable=False),
+        sa.Column("spent", sa.BigInteger(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("worker", "subject", "name", "period"),
+    )
+    op.create_index("blocks_by_counter", "blocks", ["subject", "name", "period"])

@@ -12,19 +12,20 @@ TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    op.create_table(
-        "usage_minutes",
-        sa.Column("key_id", TEXT, nullable=False),
-        sa.Column("keyspace", TEXT, nullable=False),
-        sa.Column("environment", TEXT, nullable=False),
-        sa.Column("account_id", TEXT, nullable=False),
-        sa.Column("minute", sa.BigInteger(), nullable=False),
-        sa.Column("code", TEXT, nullable=False),
-        sa.Column("resource", TEXT, nullable=False),
-        sa.Column("count", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("key_id", "keyspace", "environment", "minute", "code", "resource"),
-    )
-    op.create_index("usage_by_minute", "usage_minutes", ["minute"])
+    for begin in ("minute", "hour", "day"):
+        op.create_table(
+            f"usage_{begin}s",
+            sa.Column("key_id", TEXT, nullable=False),
+            sa.Column("keyspace", TEXT, nullable=False),
+            sa.Column("environment", TEXT, nullable=False),
+            sa.Column("account_id", TEXT, nullable=False),
+            sa.Column(begin, sa.BigInteger(), nullable=False),
+            sa.Column("code", TEXT, nullable=False),
+            sa.Column("resource", TEXT, nullable=False),
+            sa.Column("count", sa.BigInteger(), nullable=False),
+            sa.PrimaryKeyConstraint("key_id", "keyspace", "environment", begin, "code", "resource"),
+        )
+        op.create_index(f"usage_by_{begin}", f"usage_{begin}s", [begin])
     op.create_table(
         "last_used",
         sa.Column("key_id", TEXT, nullable=False),
