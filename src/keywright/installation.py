@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakSet
 
 import msgspec
@@ -22,25 +22,30 @@ from keywright import limits as arithmetic
 from keywright.answers import Answer
 from keywright.cache import Cache
 from keywright.desk.accounts import Accounts
+from keywright.desk.calendar import Calendar
 from keywright.desk.keys import Keys
 from keywright.desk.keyspaces import Keyspaces
 from keywright.desk.management_keys import ManagementKeys
 from keywright.desk.refusals import Refusals
 from keywright.desk.trail import Trail
 from keywright.desk.usage import Usage
+from keywright.desk.webhooks import Webhooks
 from keywright.engine import Engine, Given
 from keywright.errors import CannotStart, Invalid, SchemaTrouble, SecretTrouble, Unavailable
 from keywright.freshness import Freshness, FreshnessByAsking, Policy
 from keywright.keyring import Keyring
 from keywright.meter import Meter
-from keywright.model import Ask, Verdict
+from keywright.model import Ask, Network, Verdict
 from keywright.schemes import from_mapping
-from keywright.store import backup, canaries, keys, migrate
+from keywright.store import backup, canaries, keys, migrate, webhooks
 from keywright.store.db import Database, WriterLock
 from keywright.store.lookup import Lookup
 from keywright.store.schema import HEADS
 from keywright.store.sqlite_lookup import SqliteLookup
 from keywright.times import rfc3339
+
+if TYPE_CHECKING:
+    from keywright.courier import Courier
 
 Clock = Callable[[], int]
 HeadersLike = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
@@ -83,6 +88,7 @@ class Installation:
         cache_size: int,
         on_store_loss: Policy,
         max_stale: int,
+        webhook_networks: Iterable[Network] = (),
     ) -> None:
         self.database = database
         self.keyring = keyring
@@ -109,11 +115,25 @@ class Installation:
         self.trail = Trail(database, keyring, clock)
         self.usage = Usage(database, keyring, clock, self.meter)
         self.refusals = Refusals(database, keyring, clock, self.meter)
+        self.webhooks = Webhooks(database, keyring, clock, webhook_networks)
+        self._courier: Courier | None = None
         _OPEN.add(self)
+
+    @property
+    def courier(self) -> "Courier":
+        """Who delivers webhooks; made when it is first asked for, since only a server does."""
+        if self._courier is None:
+            from keywright.courier import Courier  # noqa: PLC0415  # TLS, which a verifier never needs
+
+            calendar = Calendar(self.database, self.keyring, self.clock)
+            self._courier = Courier(self.database, self.webhooks, calendar, self.clock)
+        return self._courier
 
     def close(self) -> None:
         """Finish what was begun, write what was counted, close every file."""
         _OPEN.discard(self)
+        if self._courier is not None:
+            self._courier.close()
         self.engine.close()
         self.meter.close()
         self.lookup.close()
@@ -147,6 +167,8 @@ class Installation:
             self.freshness.after_fork()
             self.engine.after_fork()
             self.meter.after_fork()
+            if self._courier is not None:
+                self._courier.after_fork()
 
     def __enter__(self) -> Self:
         return self
@@ -189,6 +211,7 @@ def open_installation(
     cache_size: int = 100_000,
     on_store_loss: Policy = "serve",
     max_stale: int = 60,
+    webhook_networks: Iterable[Network] = (),
 ) -> Installation:
     """Open a database, bringing a SQLite one up to date, or making it where there is none.
 
@@ -204,7 +227,13 @@ def open_installation(
         _bring_up_to_date(database, may_migrate=may_migrate)
         _prove(database, keyring, clock())
         opened = Installation(
-            database, keyring, clock, cache_size=cache_size, on_store_loss=on_store_loss, max_stale=max_stale
+            database,
+            keyring,
+            clock,
+            cache_size=cache_size,
+            on_store_loss=on_store_loss,
+            max_stale=max_stale,
+            webhook_networks=webhook_networks,
         )
         opened.keyspaces.prepare()
         opened.freshness.begin()
@@ -314,7 +343,9 @@ def _prove(database: Database, keyring: Keyring, now: int) -> None:
     with database.read() as connection:
         writes = canaries.missing(connection, keyring)
         # Counting reads every secret, so it is done only where an entry that there once was is missing.
-        hanging = {} if canaries.known(connection) <= set(keyring.peppers) else keys.peppers(connection)
+        whole = canaries.known(connection) <= set(keyring.peppers)
+        hanging = {} if whole else keys.peppers(connection)
+        signing = {} if whole else webhooks.roots(connection)
     if writes:
         with database.write() as tx:
             canaries.check(tx, keyring, now)
@@ -326,6 +357,11 @@ def _prove(database: Database, keyring: Keyring, now: int) -> None:
         n, many = next(iter(lost.items()))
         raise SecretTrouble(
             f"{many} secrets of keys hang on entry {n} of the installation's secret; keep it configured"
+        )
+    for n in signing.keys() - keyring.peppers.keys():
+        raise SecretTrouble(
+            f"{signing[n]} signing secrets of webhooks hang on entry {n} of the installation's secret; keep it "
+            "configured until `keywright webhooks rotate` has replaced them"
         )
 
 

@@ -63,6 +63,12 @@ SETTINGS: Final = (
         "",
         "Whom to tell of a weakness: what /.well-known/security.txt says; without it there is none.",
     ),
+    Setting(
+        "webhook_networks",
+        "networks",
+        "",
+        "Networks of your own that webhooks may go to all the same; over plain http too where they are loopback.",
+    ),
     Setting("cache_size", "number:1-100000000", "100000", "How many keys a process remembers."),
     Setting(
         "on_store_loss",
@@ -96,6 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str
     trusted_proxies: tuple[Network, ...]
     security_contact: str
+    webhook_networks: tuple[Network, ...]
     cache_size: int
     on_store_loss: str
     max_stale: int

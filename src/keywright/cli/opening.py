@@ -94,7 +94,10 @@ def opened(
 
     found = settings(database, config)
     with open_installation(
-        found.database, secret=found.secret or None, may_migrate=may_migrate
+        found.database,
+        secret=found.secret or None,
+        may_migrate=may_migrate,
+        webhook_networks=found.webhook_networks,
     ) as installation:
         yield installation
 

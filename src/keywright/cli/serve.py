@@ -85,6 +85,7 @@ def _open(found: "Settings") -> "Installation":
         cache_size=found.cache_size,
         on_store_loss="serve" if found.on_store_loss == "serve" else "refuse",
         max_stale=found.max_stale,
+        webhook_networks=found.webhook_networks,
     )
 
 

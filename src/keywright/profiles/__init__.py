@@ -216,6 +216,8 @@ MANAGEMENT_SCOPES: Final[dict[str, tuple[str, bool]]] = {
     ),
     "usage:read": ("Read usage and the refusal log", True),
     "audit:read": ("Read the audit trail", True),
+    "webhooks:read": ("List and read webhooks and their deliveries", True),
+    "webhooks:write": ("Create, edit, rotate, test, stop and delete webhooks", False),
 }
 
 

@@ -311,6 +311,7 @@ class Hot:
             while True:
                 message = await receive()
                 if message["type"] == "lifespan.startup":
+                    self._installation.courier.start()
                     await send({"type": "lifespan.startup.complete"})
                 else:
                     self._installation.close()

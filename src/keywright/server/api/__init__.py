@@ -39,9 +39,10 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
         pages,
         refusals,
         usage,
+        webhooks,
     )
 
-    nouns = (keys, accounts, keyspaces, definitions, management_keys, usage, refusals, audit, pages)
+    nouns = (keys, accounts, keyspaces, definitions, management_keys, usage, refusals, audit, webhooks, pages)
 
     app = Described(
         title="Keywright",
