@@ -14,12 +14,13 @@ import msgspec
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from conftest import again, make
+from conftest import again, bearer, make
 from keywright import Conflict, Invalid, Keywright, NotFound, events
 from keywright.addresses import Target
 from keywright.courier import MOST_A_SECOND, SCHEDULE, Courier
 from keywright.desk.calendar import Calendar
 from keywright.desk.grants import Reach
+from keywright.desk.quotas import Quotas
 from keywright.model import Endpoint, IssuedEndpoint
 from keywright.post import Closed, Outcome, Post
 from keywright.store import deliveries, webhooks
@@ -85,8 +86,9 @@ def courier(kw: Keywright, clock: Clock, receiver: Receiver) -> Courier:
 def courier_of(kw: Keywright, clock: Clock, post: Post) -> Courier:
     """One that sends by this post."""
     opened = kw.installation
-    calendar = Calendar(opened.database, opened.keyring, clock)
-    return Courier(opened.database, opened.webhooks, calendar, clock, post=post, draw=lambda: 0.0)
+    stands_on = opened.database, opened.keyring, clock
+    calendar, quotas = Calendar(*stands_on), Quotas(*stands_on)
+    return Courier(opened.database, opened.webhooks, calendar, quotas, clock, post=post, draw=lambda: 0.0)
 
 
 def hooked(kw: Keywright, **over: Any) -> IssuedEndpoint:
@@ -157,9 +159,9 @@ def test_a_change_is_told_of(kw: Keywright, courier: Courier, receiver: Receiver
 
 
 def test_every_event_has_a_test() -> None:
-    """The table of changes above, the calendar's events and those of the courier's own are all that there are."""
+    """The table of changes above, the calendar's and the quotas' events and those of the courier's own are all that there are."""
     clock_and_courier = {
-        "key.expiring", "key.expired", "key.rotation_ended", "webhook.disabled", "webhook.test", "webhook.verify",
+        "key.expiring", "key.expired", "key.rotation_ended", "quota.warning", "quota.exhausted", "webhook.disabled", "webhook.test", "webhook.verify",
     }  # fmt: skip
 
     assert set(CHANGES) | clock_and_courier == set(events.EVENTS)
@@ -252,7 +254,6 @@ def test_a_foreign_endpoint_does_not_exist(kw: Keywright) -> None:
 # ----------------------------------------------------------------------------------------------------------- signatures
 
 
-@pytest.mark.requirement("X-13")
 def test_a_signing_secret_is_rotated_with_an_overlap(
     kw: Keywright, clock: Clock, courier: Courier, receiver: Receiver
 ) -> None:
@@ -683,7 +684,6 @@ def days_and_types(receiver: Receiver) -> list[tuple[str, int | None]]:
 EXPIRY = ["key.expiring", "key.expired"]
 
 
-@pytest.mark.requirement("X-20")
 def test_an_expiry_is_told_of_in_time(
     kw: Keywright, clock: Clock, courier: Courier, receiver: Receiver
 ) -> None:
@@ -760,6 +760,57 @@ def test_the_end_of_a_rotation_is_told_of(
         courier.round()
 
     assert receiver.types == ([] if how in ("cancel", "invalidate") else ["key.rotation_ended"])
+
+
+# ----------------------------------------------------------------------------------------------------------- the quotas
+
+
+def spend(kw: Keywright, issued: Any, times: int) -> None:
+    """Use a key so often, and let the counts be written."""
+    for _ in range(times):
+        kw.verify(bearer(issued), keyspace="every", environment="production")
+    kw.installation.meter.settle()
+
+
+@pytest.mark.parametrize("of", ["key", "account", "plan", "credits"])
+def test_a_quota_that_runs_out_is_told_of(
+    kw: Keywright, clock: Clock, courier: Courier, receiver: Receiver, of: str
+) -> None:
+    """80 % and the end are told once a period each, with what is left of what until when; whoever's quota it is."""
+    hooked(kw, events=["quota.warning", "quota.exhausted"])
+    if of == "account":
+        kw.accounts.limit("globex", ["5/day"])
+    limits = {"key": ["5/day"], "credits": ["credits:5"]}.get(of, [])
+    issued = make(kw, limits=limits, plan="small" if of == "plan" else None)
+    for times in (3, 1, 0, 1, 3):
+        spend(kw, issued, times)
+        clock.advance(minutes=1)
+        courier.round()
+
+    told = [(sent.json["type"], sent.json["data"]["quota"]["used"]) for sent in receiver.got]
+    assert told == [("quota.warning", 4), ("quota.exhausted", 5)]
+    data = receiver.got[0].json["data"]
+    assert data["quota"]["resets_at"] == (None if of == "credits" else "2027-01-16T00:00:00Z")
+    assert ("account" if of == "account" else "key") in data
+    clock.advance(days=1)
+    spend(kw, issued, 5)
+    clock.advance(minutes=1)
+    courier.round()
+    assert receiver.types[2:] == ([] if of == "credits" else ["quota.exhausted"])
+
+
+def test_a_rate_and_an_unlimited_key_are_not_told_of(
+    kw: Keywright, clock: Clock, courier: Courier, receiver: Receiver
+) -> None:
+    """A rate comes back by itself within seconds, and what has no limit does not run out."""
+    hooked(kw, events=["quota.warning", "quota.exhausted"])
+    spend(kw, make(kw, limits=["rate:5/10s"]), 9)
+    spend(kw, make(kw), 9)
+    spend(kw, make(kw, limits=["100/day"]), 79)
+    clock.advance(minutes=1)
+    courier.round()
+
+    assert receiver.got == []
 
 
 # --------------------------------------------------------------------------------------------------------- for real

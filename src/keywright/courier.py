@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from keywright import addresses, events
 from keywright.desk.calendar import Calendar
+from keywright.desk.quotas import Quotas
 from keywright.desk.webhooks import COURIER, Webhooks
 from keywright.errors import Conflict, Invalid, NotFound, Unavailable
 from keywright.model import Endpoint
@@ -59,6 +60,7 @@ class Courier:
         database: Database,
         webhooks: Webhooks,
         calendar: Calendar,
+        quotas: Quotas,
         clock: Callable[[], int],
         *,
         post: Post | None = None,
@@ -67,6 +69,7 @@ class Courier:
         self._database = database
         self._webhooks = webhooks
         self._calendar = calendar
+        self._quotas = quotas
         self._clock = clock
         self._given = post
         self._draw = draw
@@ -110,6 +113,7 @@ class Courier:
 
     def _prepare(self) -> None:
         self._calendar.read()
+        self._quotas.read()
         self._carry()
         now = self._clock()
         if now - self._trimmed > 3600 * SECOND:

@@ -25,6 +25,8 @@ EVENTS: Final[dict[str, str]] = {
     "key.deleted": "A key was removed.",
     "key.expiring": "A key expires in 14, 3 or 1 days; `days` says which.",
     "key.expired": "A key has expired.",
+    "quota.warning": "80 % of a quota, or of credits, is used.",
+    "quota.exhausted": "A quota is used up until its next period, or credits are for good.",
     "account.created": "An account was made.",
     "account.suspended": "An account was suspended: none of its keys works.",
     "account.activated": "An account was activated: its keys work.",
@@ -53,6 +55,8 @@ OF_ACTION: Final[dict[str, str]] = {
 }
 #: How long before a key expires it is told of, in days.
 EXPIRING: Final = (14, 3, 1)
+#: How much of a quota is used when it is told of, in percent.
+QUOTA: Final = {"quota.warning": 80, "quota.exhausted": 100}
 #: How long a message may be, in bytes.
 LONGEST: Final = 20_000
 

@@ -26,6 +26,7 @@ from keywright.desk.calendar import Calendar
 from keywright.desk.keys import Keys
 from keywright.desk.keyspaces import Keyspaces
 from keywright.desk.management_keys import ManagementKeys
+from keywright.desk.quotas import Quotas
 from keywright.desk.refusals import Refusals
 from keywright.desk.trail import Trail
 from keywright.desk.usage import Usage
@@ -125,8 +126,9 @@ class Installation:
         if self._courier is None:
             from keywright.courier import Courier  # noqa: PLC0415  # TLS, which a verifier never needs
 
-            calendar = Calendar(self.database, self.keyring, self.clock)
-            self._courier = Courier(self.database, self.webhooks, calendar, self.clock)
+            stands_on = self.database, self.keyring, self.clock
+            calendar, quotas = Calendar(*stands_on), Quotas(*stands_on)
+            self._courier = Courier(self.database, self.webhooks, calendar, quotas, self.clock)
         return self._courier
 
     def close(self) -> None:

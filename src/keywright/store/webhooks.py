@@ -116,6 +116,12 @@ def anybody(connection: Connection) -> bool:
     )
 
 
+def wants(connection: Connection, type_: str) -> bool:
+    """Whether any active endpoint wants an event, wherever it happens."""
+    rows = connection.execute(select(endpoints.c.events).where(endpoints.c.state == "active"))
+    return any(not (wanted := _events(row.events)) or type_ in wanted for row in rows)
+
+
 def ids(connection: Connection) -> list[str]:
     """The ids of all endpoints."""
     return [row.id for row in connection.execute(select(endpoints.c.id).order_by(endpoints.c.id))]
