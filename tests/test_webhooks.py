@@ -26,7 +26,8 @@ from keywright.post import Closed, Outcome, Post
 from keywright.store import deliveries, webhooks
 from keywright.testing import Clock
 from keywright.times import DAY, SECOND, rfc3339
-from processes import Served, run
+from processes import Folder, Served, run
+from surfaces import Door, manager, server
 
 pytestmark = pytest.mark.stores
 
@@ -572,6 +573,68 @@ def test_a_confined_callers_endpoint_hears_nothing_but_its_challenge(
     courier.round()
     assert receiver.types == ["webhook.verify"] * 2
     assert now(kw, endpoint).state == "pending"
+
+
+@pytest.mark.security("T-39")
+def test_a_challenge_is_read_at_the_receiver_alone(
+    kw: Keywright, courier: Courier, receiver: Receiver
+) -> None:
+    """No answer of the management API, the delivery log's included, says what an endpoint was sent to prove itself."""
+    caller = manager(kw, account="globex")
+    with Door(server(kw)) as door:
+        made = door.json("POST", "/v1/webhooks", {"url": "https://hooks.example.com/"}, caller)
+        assert made.json["webhook"]["state"] == "pending"
+        at = f"/v1/webhooks/{made.json['webhook']['id']}"
+        courier.round()
+        challenge = receiver.got[0].json["data"]["challenge"].encode()
+        answers = [
+            made,
+            door.get(at, caller),
+            door.get(f"{at}/deliveries", caller),
+            door.json("POST", f"{at}/verify", {"challenge": "guess"}, caller),
+            door.json("PATCH", at, {"description": "New"}, caller),
+            door.send("POST", f"{at}/enable", caller),
+            door.get(f"/v1/audit?target={made.json['webhook']['id']}", caller),
+        ]
+
+    assert len(answers[2].json["items"]) == 1
+    assert [answer.body for answer in answers if challenge in answer.body] == []
+
+
+def test_the_command_does_what_the_api_does(tmp_path: Path) -> None:
+    """Made, listed, edited, rotated, tested, disabled, enabled and deleted by hand; a secret is said where it is made only."""
+    keywright = Folder(tmp_path)
+    assert keywright("init").code == 0
+    made = keywright(
+        "webhooks", "create", "https://hooks.example.com/", "--event", "key.deleted", "--json"
+    ).json
+    id_ = made["webhook"]["id"]
+    rotated = keywright("webhooks", "rotate", id_, "--quiet").out.strip()
+    secrets = {made["secret"], rotated}
+    said = [
+        keywright("webhooks", *line, "--json")
+        for line in (
+            ["get", id_],
+            ["list"],
+            ["edit", id_, "--all-events", "--description", "All"],
+            ["test", id_],
+            ["deliveries", id_],
+            ["redeliver", id_, "--since", "1d"],
+            ["disable", id_],
+            ["enable", id_],
+            ["events"],
+            ["delete", id_, "--yes"],
+        )
+    ]
+
+    assert [one.code for one in said] == [0] * len(said), [one.err for one in said]
+    assert all(secret.startswith("whsec_") for secret in secrets)
+    assert [one for one in said if any(secret in one.out for secret in secrets)] == []
+    assert said[2].json["events"] == []
+    assert said[4].json["items"][0]["type"] == "webhook.test"
+    assert keywright("webhooks", "get", id_).code == 1
+    inside = keywright("webhooks", "create", "https://10.0.0.1/")
+    assert (inside.code, "URL: leads inside: 10.0.0.1 is private" in inside.err) == (1, True)
 
 
 @pytest.mark.security("T-39")

@@ -280,8 +280,7 @@ def _show_issued(issued: "IssuedEndpoint", now: int, *, quiet: bool, as_json: bo
     if quiet:
         click.echo(issued.secret.reveal())
         return
-    _show(issued.endpoint, now, as_json=False)
-    print_record([("secret", issued.secret.reveal())])
+    print_record([*_fields(shown.webhook(issued.endpoint, now)), ("secret", issued.secret.reveal())])
     click.echo("The secret is shown this once: it is what the receiver verifies messages with.")
 
 
@@ -292,20 +291,17 @@ def _show(endpoint: "Endpoint", now: int, *, as_json: bool) -> None:
     if as_json:
         print_json(record)
         return
-    fields = (
-        "id",
-        "url",
-        "description",
-        "state",
-        "state_reason",
-        "account",
-        "keyspace",
-        "environment",
-        "events",
-    )
-    shown_fields = [(name, record[name]) for name in fields]
-    shown_fields[-1] = ("events", record["events"] or "all")
-    print_record([*shown_fields, ("secrets", [_secret(one) for one in record["secrets"]])])
+    print_record(_fields(record))
+
+
+def _fields(record: dict[str, Any]) -> list[tuple[str, Any]]:
+    named = ("id", "url", "description", "state", "state_reason", "account", "keyspace", "environment")
+    told = [(name, record[name]) for name in named]
+    return [
+        *told,
+        ("events", record["events"] or "all"),
+        ("secrets", [_secret(one) for one in record["secrets"]]),
+    ]
 
 
 def _secret(secret: dict[str, Any]) -> str:
