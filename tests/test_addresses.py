@@ -240,9 +240,9 @@ def test_a_certificate_of_another_name_is_refused(tls: "Tls") -> None:
 LOOPBACK = [ip_network("127.0.0.0/8")]
 
 
-def sent(answer: bytes, patience: float = 20.0) -> tuple[Outcome, list[bytes]]:
-    """What comes of sending to a receiver that answers so."""
-    with receiver(answer) as (port, heard):
+def sent(answer: bytes, patience: float = 20.0, pause: float = 0) -> tuple[Outcome, list[bytes]]:
+    """What comes of sending to a receiver that answers so, with a pause after each byte where one is named."""
+    with receiver(answer, pause=pause) as (port, heard):
         post = Post(LOOPBACK, patience=patience)
         target = addresses.read(f"http://127.0.0.1:{port}/x", LOOPBACK)
         return post.send(target, post.numbers(target), {"Content-Length": "2"}, b"{}"), heard
@@ -267,7 +267,8 @@ def test_a_huge_answer_is_not_read() -> None:
     endless_body = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n" + b"x" * (4 * MOST_READ)
     endless_head = b"HTTP/1.1 200 OK\r\n" + b"X-Y: z\r\n" * MOST_READ
 
-    assert len(sent(endless_body)[0].body) < MOST_READ
+    assert MOST_READ == 65_536
+    assert len(sent(endless_body)[0].body) < 65_536
     assert sent(endless_head)[0].status is None
 
 
@@ -276,6 +277,14 @@ def test_a_slow_answer_has_one_deadline() -> None:
     """A receiver that says nothing, or begins and never ends, is given up after the whole time, not after each byte."""
     assert sent(b"", patience=0.2)[0].error == "no answer within 0.2 seconds"
     assert sent(b"HTTP/1.1 200", patience=0.2)[0].status is None
+
+
+@pytest.mark.security("R-31")
+def test_an_answer_that_drips_has_the_same_deadline() -> None:
+    """A receiver that sends a byte at a time gains nothing by it: the deadline is for all of them together."""
+    outcome, _ = sent(b"HTTP/1.1 200 " + b"O" * 200, patience=0.3, pause=0.02)
+
+    assert outcome.error == "no answer within 0.3 seconds"
 
 
 @pytest.mark.parametrize(
@@ -334,7 +343,9 @@ def tls() -> Tls:
 
 
 @contextmanager
-def receiver(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[tuple[int, list[bytes]]]:
+def receiver(
+    answer: bytes, context: ssl.SSLContext | None = None, pause: float = 0
+) -> Iterator[tuple[int, list[bytes]]]:
     """A server on loopback that answers each request with the same bytes and leaves the connection to the other side."""
     heard: list[bytes] = []
     done = threading.Event()
@@ -344,8 +355,11 @@ def receiver(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[t
             spoken = connection if context is None else context.wrap_socket(connection, server_side=True)
             with spoken:
                 heard.append(spoken.recv(65_536))
-                spoken.sendall(answer)
-                done.wait(10)
+                for part in [answer[n : n + 1] for n in range(len(answer))] if pause else [answer]:
+                    spoken.sendall(part)
+                    done.wait(pause)
+                if not pause:
+                    done.wait(10)
         except OSError:  # the other side had enough
             connection.close()
 

@@ -17,7 +17,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from conftest import again, bearer, make
 from keywright import Conflict, Invalid, Keywright, NotFound, events
 from keywright.addresses import Target
-from keywright.courier import MOST_A_SECOND, SCHEDULE, Courier
+from keywright.courier import MOST_A_SECOND, SCHEDULE, Courier, Pace
 from keywright.desk.calendar import Calendar
 from keywright.desk.grants import Reach
 from keywright.desk.quotas import Quotas
@@ -710,6 +710,19 @@ def test_one_host_is_not_flooded(kw: Keywright, clock: Clock, courier: Courier, 
         clock.advance(seconds=1)
 
     assert len(receiver.got) == 40
+
+
+@pytest.mark.security("T-39")
+@pytest.mark.sqlite_only("asks no store")
+def test_a_network_of_ipv6_is_one_address(clock: Clock) -> None:
+    """Addresses of one network of 64 bits share what a second has room for; those of IPv4 have each their own."""
+    pace = Pace(clock)
+
+    assert [pace.admits(f"2606:2800::{n:x}") for n in range(11)] == [True] * 10 + [False]
+    assert pace.admits("2606:2800:0:1::1")
+    assert all(pace.admits(f"93.184.216.{n}") for n in range(11))
+    clock.advance(seconds=1)
+    assert pace.admits("2606:2800::1")
 
 
 def test_endpoints_are_bounded(kw: Keywright) -> None:
