@@ -14,7 +14,7 @@ import pytest
 
 import keywright
 from conftest import make
-from keywright import Keywright, credential, profiles, schemes
+from keywright import Keywright, courier, credential, events, profiles, schemes
 from keywright.errors import CODES
 from keywright.schemes import SCHEMES
 from keywright.server.metrics import METRICS, written_name
@@ -223,6 +223,15 @@ def test_every_metric_is_explained() -> None:
     alerts = set(re.findall(r"keywright_\w+", text.split("### Alerts", 1)[1]))
     assert alerts - names == {"keywright_verification_duration_seconds_bucket"}
     assert len(alerts) > 10
+
+
+def test_every_event_is_explained() -> None:
+    """``docs/webhooks.md`` has every event, with the sentence of the table, and no other; and the attempts, as many as are."""
+    text = read("docs/webhooks.md")
+    explained = rows(section(text, "What is sent"), 3)
+
+    assert {name: cells[0] for name, cells in explained.items()} == events.EVENTS
+    assert f"| attempts | {len(courier.SCHEDULE) + 1}: " in text
 
 
 # -------------------------------------------------------------------------------------------------------- the examples

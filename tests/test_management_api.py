@@ -11,11 +11,12 @@ import pytest
 
 from conftest import bearer, make
 from keywright import Issued, Keywright
-from keywright.model import Binding
+from keywright.model import Binding, IssuedEndpoint
 from keywright.profiles import MANAGEMENT_SCOPES
 from keywright.roles import RIGHTS
 from keywright.server.api import build
 from keywright.server.api.description import FRONT
+from keywright.store import webhooks
 from keywright.testing import Clock
 from people import member
 from surfaces import Door, Reply, configured, manager, server, token
@@ -29,6 +30,7 @@ def door(kw: Keywright) -> Iterator[Door]:
     with Door(server(kw)) as opened:
         MANAGED[id(opened)] = managed.key.id
         MEMBERS[id(opened)] = member(kw, "analyst").id
+        HOOKED[id(opened)] = hook(kw).endpoint.id
         yield opened
 
 
@@ -36,6 +38,8 @@ def door(kw: Keywright) -> Iterator[Door]:
 MANAGED: dict[int, str] = {}
 #: And a member of globex.
 MEMBERS: dict[int, str] = {}
+#: And a webhook, for the routes on webhooks.
+HOOKED: dict[int, str] = {}
 
 
 @pytest.fixture
@@ -63,6 +67,42 @@ class Route(NamedTuple):
     also: tuple[str, ...] = ()  # what the caller must hold besides, since it is given on
     operator: bool = False  # only a person does it who runs the installation
     foreign: bool = True  # names a thing in its path or body that another account's key must not find
+
+
+def hook(kw: Keywright) -> IssuedEndpoint:
+    """A webhook of globex in ``every``, production."""
+    where = {"account": "globex", "keyspace": "every", "environment": "production"}
+    return kw.installation.webhooks.create(url="https://hooks.example.com/", **where)
+
+
+def _unproven(kw: Keywright, _id: str) -> object:
+    (endpoint,) = kw.installation.webhooks.list().items
+    with kw.installation.database.write() as tx:
+        webhooks.change(tx, endpoint.id, state="pending", challenge="answer")
+    return endpoint
+
+
+def _disable_webhook(kw: Keywright, _id: str) -> object:
+    (endpoint,) = kw.installation.webhooks.list().items
+    return kw.installation.webhooks.disable(endpoint.id)
+
+
+_BAD_WEBHOOKS: tuple[dict[str, Any], ...] = (
+    {"url": ""},
+    {"url": 5},
+    {"url": None},
+    {"url": "https://127.0.0.1/"},
+    {"url": "http://example.com/"},
+    {"url": "https://example.com:22/"},
+    {"events": "key.created"},
+    {"events": ["key.nothing"]},
+    {"events": ["webhook.test"]},
+    {"events": ["*"]},
+    {"events": [5]},
+    *({"description": wrong} for wrong in (5, ["x"], "\x1b[31m", "x" * 5000)),
+    {"state": "active"},
+    {"secret": "whsec_x"},
+)
 
 
 def _disable(kw: Keywright, key_id: str) -> object:
@@ -320,6 +360,53 @@ ROUTES: dict[str, Route] = {
     "GET /v1/audit/export": Route(
         "audit:read", foreign=False, bad_queries=("limit=0", "limit=1001", "after=-1", "after=x")
     ),
+    "POST /v1/webhooks": Route(
+        "webhooks:write",
+        {
+            "url": "https://hooks.example.com/in",
+            "events": ["key.created"],
+            "account": "globex",
+            "keyspace": "every",
+            "environment": "production",
+        },
+        201,
+        bad=(
+            *(bad for bad in _BAD_WEBHOOKS if bad != {"url": None}),
+            {"account": 5},
+            {"environment": "nowhere"},
+        ),
+    ),
+    "GET /v1/webhooks": Route(
+        "webhooks:read", foreign=False, bad_queries=tuple(q for q in _BAD_PAGES if q[:2] != "q=")
+    ),
+    "GET /v1/webhooks/{webhook_id}": Route("webhooks:read"),
+    "PATCH /v1/webhooks/{webhook_id}": Route("webhooks:write", {"description": "New"}, bad=_BAD_WEBHOOKS),
+    "POST /v1/webhooks/{webhook_id}/rotate": Route(
+        "webhooks:write",
+        {"overlap_seconds": 60},
+        bad=(
+            {"overlap_seconds": -1},
+            {"overlap_seconds": 30 * 86_400 + 1},
+            {"overlap_seconds": "60"},
+            {"overlap_seconds": True},
+            {"secret": "mine"},
+        ),
+    ),
+    "POST /v1/webhooks/{webhook_id}/verify": Route(
+        "webhooks:write", {"challenge": "answer"}, before=_unproven, bad=({"challenge": 5}, {"x": 1})
+    ),
+    "POST /v1/webhooks/{webhook_id}/test": Route("webhooks:write", status=202),
+    "GET /v1/webhooks/{webhook_id}/deliveries": Route(
+        "webhooks:read", bad_queries=tuple(q for q in _BAD_PAGES if q[:2] != "q=")
+    ),
+    "POST /v1/webhooks/{webhook_id}/redeliver": Route(
+        "webhooks:write",
+        {"since": "2027-01-15T00:00:00Z"},
+        bad=({"since": "yesterday"}, {"since": 5}, {"since": "2027-01-15T00:00:00"}, {"x": 1}),
+    ),
+    "POST /v1/webhooks/{webhook_id}/disable": Route("webhooks:write"),
+    "POST /v1/webhooks/{webhook_id}/enable": Route("webhooks:write", before=_disable_webhook),
+    "DELETE /v1/webhooks/{webhook_id}": Route("webhooks:write"),
     "GET /v1/usage": Route(
         "usage:read",
         query="keyspace=every",
@@ -381,6 +468,7 @@ def filled(door: Door, path: str, key_id: str) -> str:
         "name": "every",
         "management_key_id": MANAGED[id(door)],
         "person_id": MEMBERS[id(door)],
+        "webhook_id": HOOKED[id(door)],
     }
     return path.format(**things)
 
@@ -611,6 +699,7 @@ def key_and_account(kw: Keywright, key: Issued) -> tuple[object, ...]:
         kw.accounts.get("globex"),
         len(kw.keys.list(limit=200).items),
         len(kw.accounts.list().items),
+        kw.installation.webhooks.list(limit=200).items,
     )
 
 

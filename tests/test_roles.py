@@ -13,7 +13,7 @@ from keywright.profiles import SHIPPED, load, source
 from keywright.roles import RIGHTS, ROLES, closed, may_give
 from people import as_person, begin, member
 from surfaces import Door, server
-from test_management_api import MANAGED, MEMBERS, ROUTES, send
+from test_management_api import HOOKED, MANAGED, MEMBERS, ROUTES, hook, send
 
 
 @pytest.fixture
@@ -31,6 +31,7 @@ def _fresh_things(kw: Keywright, door: Door) -> str:
         name="Managed", scopes=["management-keys:write"], binding=bound
     ).key.id
     MEMBERS[id(door)] = member(kw, "analyst").id
+    HOOKED[id(door)] = hook(kw).endpoint.id
     return make(kw).key.id
 
 

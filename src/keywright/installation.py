@@ -23,23 +23,26 @@ from keywright.answers import Answer
 from keywright.blocks import Blocks
 from keywright.cache import Cache
 from keywright.desk.accounts import Accounts
+from keywright.desk.calendar import Calendar
 from keywright.desk.keys import Keys
 from keywright.desk.keyspaces import Keyspaces
 from keywright.desk.management_keys import ManagementKeys
 from keywright.desk.people import People
+from keywright.desk.quotas import Quotas
 from keywright.desk.refusals import Refusals
 from keywright.desk.sessions import Sessions
 from keywright.desk.trail import Trail
 from keywright.desk.usage import Usage
+from keywright.desk.webhooks import Webhooks
 from keywright.engine import Engine, Given
 from keywright.errors import CannotStart, Invalid, SchemaTrouble, SecretTrouble, Unavailable
 from keywright.freshness import Freshness, FreshnessByAsking, Policy
 from keywright.keyring import Keyring
 from keywright.meter import Meter
-from keywright.model import Ask, Verdict
+from keywright.model import Ask, Network, Verdict
 from keywright.schemes import from_mapping
 from keywright.slots import Slots
-from keywright.store import backup, canaries, keys, migrate, moving
+from keywright.store import backup, canaries, keys, migrate, moving, webhooks
 from keywright.store.db import Database, WriterLock
 from keywright.store.lookup import Lookup
 from keywright.store.schema import HEADS
@@ -49,6 +52,9 @@ from keywright.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from keywright.client import Client
+
+if TYPE_CHECKING:
+    from keywright.courier import Courier
 
 Clock = Callable[[], int]
 HeadersLike = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
@@ -94,6 +100,7 @@ class Installation:
         slots: Path | None = None,
         usage_minutes_kept: int = 7,
         usage_hours_kept: int = 90,
+        webhook_networks: Iterable[Network] = (),
     ) -> None:
         self.database = database
         self.keyring = keyring
@@ -129,11 +136,26 @@ class Installation:
         self.trail = Trail(database, keyring, clock)
         self.usage = Usage(database, keyring, clock, self.meter, self.upkeep)
         self.refusals = Refusals(database, keyring, clock, self.meter)
+        self.webhooks = Webhooks(database, keyring, clock, webhook_networks)
+        self._courier: Courier | None = None
         _OPEN.add(self)
+
+    @property
+    def courier(self) -> "Courier":
+        """Who delivers webhooks; made when it is first asked for, since only a server does."""
+        if self._courier is None:
+            from keywright.courier import Courier  # noqa: PLC0415  # TLS, which a verifier never needs
+
+            stands_on = self.database, self.keyring, self.clock
+            calendar, quotas = Calendar(*stands_on), Quotas(*stands_on)
+            self._courier = Courier(self.database, self.webhooks, calendar, quotas, self.clock)
+        return self._courier
 
     def close(self) -> None:
         """Finish what was begun, write what was counted, close every file."""
         _OPEN.discard(self)
+        if self._courier is not None:
+            self._courier.close()
         self.engine.close()
         given_back, flushed = self.blocks.close(), self.meter.close()
         self.slots.close(empty=given_back and flushed)
@@ -172,6 +194,8 @@ class Installation:
             self.slots.after_fork()
             self.blocks.after_fork()
             self.meter.after_fork()
+            if self._courier is not None:
+                self._courier.after_fork()
 
     def __enter__(self) -> Self:
         return self
@@ -217,6 +241,7 @@ def open_installation(
     slots: Path | None = None,
     usage_minutes_kept: int = 7,
     usage_hours_kept: int = 90,
+    webhook_networks: Iterable[Network] = (),
 ) -> Installation:
     """Open a database, bringing a SQLite one up to date, or making it where there is none.
 
@@ -243,6 +268,7 @@ def open_installation(
             slots=slots,
             usage_minutes_kept=usage_minutes_kept,
             usage_hours_kept=usage_hours_kept,
+            webhook_networks=webhook_networks,
         )
         opened.keyspaces.prepare()
         opened.freshness.begin()
@@ -360,7 +386,9 @@ def _prove(database: Database, keyring: Keyring, now: int) -> None:
     with database.read() as connection:
         writes = canaries.missing(connection, keyring)
         # Counting reads every secret, so it is done only where an entry that there once was is missing.
-        hanging = {} if canaries.known(connection) <= set(keyring.peppers) else keys.peppers(connection)
+        whole = canaries.known(connection) <= set(keyring.peppers)
+        hanging = {} if whole else keys.peppers(connection)
+        signing = {} if whole else webhooks.roots(connection)
     if writes:
         with database.write() as tx:
             canaries.check(tx, keyring, now)
@@ -372,6 +400,11 @@ def _prove(database: Database, keyring: Keyring, now: int) -> None:
         n, many = next(iter(lost.items()))
         raise SecretTrouble(
             f"{many} secrets of keys hang on entry {n} of the installation's secret; keep it configured"
+        )
+    for n in signing.keys() - keyring.peppers.keys():
+        raise SecretTrouble(
+            f"{signing[n]} signing secrets of webhooks hang on entry {n} of the installation's secret; keep it "
+            "configured until `keywright webhooks rotate` has replaced them"
         )
 
 

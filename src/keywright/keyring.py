@@ -2,7 +2,8 @@
 
 The secret is 32 random bytes, written as 64 hex digits; while it is being rotated, several entries ``<n>:<64 hex>``, of
 which the highest ``n`` is current. For each entry a pepper, an audit key and a cursor key derive from it by
-HKDF-SHA-256 (RFC 5869), each under its own label, so that none tells anything of another.
+HKDF-SHA-256 (RFC 5869), each under its own label, so that none tells anything of another. So do the secrets that webhooks
+are signed with: each from an entry and a salt of its own, so that neither the database nor the secret alone tells it.
 """
 
 import hashlib
@@ -29,6 +30,13 @@ class Keyring:
         self.peppers = {n: _derive(root, b"pepper") for n, root in roots.items()}
         self.audit = {n: _derive(root, b"audit") for n, root in roots.items()}
         self.cursor = _derive(roots[self.current], b"cursor")
+
+    def signing(self, n: int, endpoint: str, salt: bytes) -> bytes | None:
+        """The 32 bytes that an endpoint's webhooks are signed with; ``None`` where entry ``n`` is not configured."""
+        root = self._roots.get(n)
+        if root is None:
+            return None
+        return hkdf(root, salt=salt, info=b"v1 webhook " + endpoint.encode(), length=32)
 
     def canaries(self) -> dict[int, bytes]:
         """What proves that a database belongs to these secrets: a MAC of a fixed text per version."""

@@ -278,6 +278,40 @@ class Credential(msgspec.Struct, frozen=True):
     token: Secret
 
 
+class EndpointSecret(msgspec.Struct, frozen=True):
+    """One signing secret of an endpoint: what it derives from, and when it ends."""
+
+    n: int
+    root: int  # the entry of the installation's secret
+    salt: bytes
+    created_at: int
+    ends_at: int | None = None
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where webhooks go: an address, what it is told of, and what it is bound to."""
+
+    id: str
+    url: str
+    description: str
+    events: tuple[str, ...]  # none: all of them
+    binding: Binding
+    state: Literal["pending", "active", "disabled"]
+    state_reason: str | None
+    challenge: str | None
+    created_at: int
+    created_by: str
+    updated_at: int
+    secrets: tuple[EndpointSecret, ...] = ()
+
+
+class IssuedEndpoint(msgspec.Struct, frozen=True):
+    """An endpoint and the signing secret that was made with it, which is shown once."""
+
+    endpoint: Endpoint
+    secret: Secret
+
+
 class Propagation(msgspec.Struct, frozen=True):
     """How far a change has travelled when it is answered. On SQLite always exact."""
 

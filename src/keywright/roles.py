@@ -27,6 +27,8 @@ _ALL: Final = _READS | {
     "management-keys:read",
     "management-keys:write",
     "audit:read",
+    "webhooks:read",
+    "webhooks:write",
 }
 #: The scopes that each role holds in its account.
 RIGHTS: Final[dict[Role, frozenset[str]]] = {

@@ -75,6 +75,12 @@ SETTINGS: Final = (
         "2",
         "How long /readyz says no, and all else is answered, before SIGTERM closes the port.",
     ),
+    Setting(
+        "webhook_networks",
+        "networks",
+        "",
+        "Networks of your own that webhooks may go to all the same; over plain http too where they are loopback.",
+    ),
     Setting("cache_size", "number:1-100000000", "100000", "How many keys a process remembers."),
     Setting(
         "on_store_loss",
@@ -131,6 +137,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     security_contact: str
     metrics: str
     drain_seconds: int
+    webhook_networks: tuple[Network, ...]
     cache_size: int
     on_store_loss: str
     max_stale: int

@@ -1,6 +1,6 @@
 """Records as JSON: one shape for the HTTP API and for the command's ``--json``. Pure.
 
-Times are RFC 3339 in UTC. A secret is here only in ``issued``, the body of the two answers that show one.
+Times are RFC 3339 in UTC. A secret is here only in ``issued`` and ``issued_webhook``, the bodies of the answers that show one.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,9 @@ from keywright import reasons
 from keywright.model import (
     Account,
     Changed,
+    Endpoint,
     Issued,
+    IssuedEndpoint,
     Key,
     KeyRecord,
     Keyspace,
@@ -268,6 +270,53 @@ def refusal(refused: Any) -> dict[str, Any]:
         "method": one.method,
         "resource": one.resource,
         "dropped_before": one.dropped,
+    }
+
+
+def webhook(record: Endpoint, now: int) -> dict[str, Any]:
+    """An endpoint of webhooks: never what its messages are signed with."""
+    return {
+        "id": record.id,
+        "url": record.url,
+        "description": record.description,
+        "events": list(record.events),
+        "account": record.binding.account,
+        "keyspace": record.binding.keyspace,
+        "environment": record.binding.environment,
+        "state": record.state,
+        "state_reason": record.state_reason,
+        "secrets": [
+            {"n": one.n, "created_at": rfc3339(one.created_at), "ends_at": _time(one.ends_at)}
+            for one in record.secrets
+            if one.ends_at is None or one.ends_at > now
+        ],
+        "created_at": rfc3339(record.created_at),
+        "created_by": record.created_by,
+        "updated_at": rfc3339(record.updated_at),
+    }
+
+
+def issued_webhook(issue: IssuedEndpoint, now: int) -> dict[str, Any]:
+    """What is answered once, when an endpoint is made or its signing secret is rotated."""
+    return {"webhook": webhook(issue.endpoint, now), "secret": issue.secret.reveal()}
+
+
+def delivery(record: Any) -> dict[str, Any]:
+    """One message to an endpoint, and what has become of it.
+
+    A challenge is not shown: whoever could read it here would not have to be at the receiver to say it.
+    """
+    return {
+        "message_id": record.message_id,
+        "type": record.type,
+        "at": rfc3339(record.at),
+        "state": record.state,
+        "attempts": record.attempts,
+        "last_attempt_at": _time(record.last_at),
+        "next_attempt_at": _time(record.next_at),
+        "status": record.status,
+        "error": record.error or None,
+        "body": None if record.type == "webhook.verify" else record.body,
     }
 
 

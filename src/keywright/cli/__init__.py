@@ -32,6 +32,7 @@ COMMANDS = {
     "management-keys": ("management_keys", "Keys that open the management API."),
     "usage": ("usage", "Say how often requests were let in and refused."),
     "audit": ("audit", "Read, prove and export the audit trail."),
+    "webhooks": ("webhooks", "Endpoints that are told what happens."),
     "explain": ("explain", "Say what is wrong with pasted request headers."),
     "why": ("why", "Say why a request was really refused."),
     "migrate": ("migrate", "Bring the database to this version's schema."),
@@ -113,6 +114,7 @@ _FLAGS = {
     "expires_at": "--expires",
     "grace_seconds": "--grace",
     "username": "username",
+    "url": "URL",
     "name": "name",
 }
 

@@ -208,6 +208,7 @@ def opened(
         slots=Path(found.slots) if found.slots else None,
         usage_minutes_kept=found.usage_minutes_kept,
         usage_hours_kept=found.usage_hours_kept,
+        webhook_networks=found.webhook_networks,
     ) as installation:
         yield installation
 

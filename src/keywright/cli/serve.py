@@ -93,6 +93,7 @@ def _open(found: "Settings") -> "Installation":
         slots=Path(found.slots) if found.slots else None,
         usage_minutes_kept=found.usage_minutes_kept,
         usage_hours_kept=found.usage_hours_kept,
+        webhook_networks=found.webhook_networks,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from keywright.desk import messages
 from keywright.desk.once import RETENTION, Once, Replay, Running
 from keywright.errors import Invalid
 from keywright.keyring import Keyring
@@ -78,5 +79,6 @@ class Change:
     def tell(
         self, actor: Actor, action: str, target: tuple[str, str], *, account: str | None = None, **detail: Any
     ) -> None:
-        """Write the audit entry. The last thing in a transaction: it locks the trail's head."""
+        """Write the audit entry, and the webhooks of what it tells. The last thing in a transaction: it locks the trail's head."""
+        messages.post_change(self.tx, actor, action, target, account, detail, self.now)
         audit.append(self.tx, self._keyring, actor, action, target, self.now, account=account, detail=detail)

@@ -227,6 +227,8 @@ MANAGEMENT_SCOPES: Final[dict[str, tuple[str, bool]]] = {
     "people:write": ("Invite, change and remove members, none larger than oneself", False),
     "audit:read": ("Read the audit trail", True),
     "metrics:read": ("Read /metrics", True),
+    "webhooks:read": ("List and read webhooks and their deliveries", True),
+    "webhooks:write": ("Create, edit, rotate, test, stop and delete webhooks", False),
 }
 
 

@@ -352,6 +352,7 @@ class Hot:
                 message = await receive()
                 if message["type"] == "lifespan.startup":
                     self.watch.start()
+                    self._installation.courier.start()
                     await send({"type": "lifespan.startup.complete"})
                 else:
                     await asyncio.to_thread(self.watch.stop)

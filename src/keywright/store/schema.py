@@ -18,6 +18,7 @@ from sqlalchemy import (
     MetaData,
     PrimaryKeyConstraint,
     Table,
+    UniqueConstraint,
 )
 from sqlalchemy import Text as _Text
 
@@ -103,6 +104,7 @@ Index("keys_by_search", *_searched, keys.c.search, info={"only": "sqlite"})
 #: An entry of PostgreSQL's indexes holds 2,700 bytes, and what a search looks through may be longer.
 Index("keys_by_keyspace", *_searched, info={"only": "postgresql"})
 Index("keys_by_parent", keys.c.parent)
+Index("keys_by_expiry", keys.c.expires_at)
 
 secrets = Table(
     "secrets",
@@ -120,6 +122,8 @@ secrets = Table(
     Column("grace", BigInteger),  # microseconds that the earlier secrets keep after that use
     PrimaryKeyConstraint("key_id", "n"),
 )
+
+Index("secrets_by_end", secrets.c.ends_at)
 
 #: Creations that were asked under an ``Idempotency-Key``, and what each made: never a secret, not even the key's text.
 creations = Table(
@@ -216,6 +220,60 @@ audit = Table(
     Column("mac", LargeBinary, nullable=False),
 )
 Index("audit_by_target", audit.c.target_id, audit.c.seq)
+
+# ------------------------------------------------------------------------------------------------------------- webhooks
+
+endpoints = Table(
+    "endpoints",
+    keys_file,
+    Column("id", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("events", Text, nullable=False),  # JSON; empty: all
+    Column("account", Text),  # a username; these three are what it is bound to
+    Column("keyspace", Text),
+    Column("environment", Text),
+    Column("state", Text, nullable=False),
+    Column("state_reason", Text),
+    Column("challenge", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+#: What the signing secrets of endpoints derive from, together with the installation's secret. Never the secrets.
+endpoint_secrets = Table(
+    "endpoint_secrets",
+    keys_file,
+    Column("endpoint_id", Text, ForeignKey("endpoints.id"), nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("root", Integer, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger),
+    PrimaryKeyConstraint("endpoint_id", "n"),
+)
+
+#: Messages that a change has caused, written with it, until they have been carried over to ``deliveries``.
+outbox = Table(
+    "outbox",
+    keys_file,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("message_id", Text, nullable=False),
+    Column("endpoint_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+#: One row: up to when the calendar was read, and what it causes (expiry near, a grace at its end) was written down.
+calendar = Table(
+    "calendar",
+    keys_file,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("until", BigInteger, nullable=False),
+)
 
 #: One row: the number and the MAC of the newest audit entry, locked last in every transaction.
 audit_head = Table(
@@ -346,4 +404,58 @@ failed_sign_ins = Table(
     Column("failed", BigInteger, nullable=False),
     Column("since", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
+)
+
+# ------------------------------------------------------------------------------------------------------------- webhooks
+
+#: Messages and what has become of them: those on their way, and the newest that have arrived or were given up.
+deliveries = Table(
+    "deliveries",
+    usage_file,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("message_id", Text, nullable=False),
+    Column("endpoint_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),  # waiting, delivered, failed
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", BigInteger),  # null unless it waits
+    Column("last_at", BigInteger),
+    Column("status", Integer),
+    Column("error", Text, nullable=False),
+    UniqueConstraint("message_id", "endpoint_id"),
+    sqlite_autoincrement=True,
+)
+Index("deliveries_by_endpoint", deliveries.c.endpoint_id, deliveries.c.seq)
+Index("deliveries_by_turn", deliveries.c.next_at)
+
+#: How an endpoint takes its messages.
+receivers = Table(
+    "receivers",
+    usage_file,
+    Column("endpoint_id", Text, primary_key=True),
+    Column("failing_since", BigInteger),
+    Column("failures", Integer, nullable=False),  # one after another
+    Column("rests_until", BigInteger, nullable=False),
+)
+
+#: Quotas that were told of, so that each is told of once a period.
+told = Table(
+    "told",
+    usage_file,
+    Column("subject", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("period", BigInteger, nullable=False),
+    Column("event", Text, nullable=False),
+    PrimaryKeyConstraint("subject", "name", "period", "event"),
+)
+
+#: Which process does what only one may do at a time, and until when unless it says so again.
+leases = Table(
+    "leases",
+    usage_file,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("until", BigInteger, nullable=False),
 )

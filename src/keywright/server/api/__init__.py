@@ -42,11 +42,12 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
         refusals,
         session,
         usage,
+        webhooks,
     )
 
     nouns = (
         keys, accounts, keyspaces, definitions, management_keys, people, session, usage, refusals, audit,
-        explorer, pages,
+        webhooks, explorer, pages,
     )  # fmt: skip
 
     app = Described(

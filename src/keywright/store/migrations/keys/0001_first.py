@@ -103,6 +103,7 @@ def _keys() -> None:
     else:
         op.create_index("keys_by_keyspace", "keys", ["account_id", "keyspace", "created_at", "id"])
     op.create_index("keys_by_parent", "keys", ["parent"])
+    op.create_index("keys_by_expiry", "keys", ["expires_at"])
     op.create_table(
         "secrets",
         sa.Column("key_id", TEXT, sa.ForeignKey("keys.id"), nullable=False),
@@ -116,6 +117,7 @@ def _keys() -> None:
         sa.Column("grace", WHOLE),
         sa.PrimaryKeyConstraint("key_id", "n"),
     )
+    op.create_index("secrets_by_end", "secrets", ["ends_at"])
 
 
 def _people() -> None:
@@ -189,6 +191,7 @@ def _audit() -> None:
         sa.Column("seq", WHOLE, nullable=False),
         sa.Column("mac", BYTES, nullable=False),
     )
+    _webhooks()
     head = sa.table("audit_head", sa.column("id", SMALL), sa.column("seq", WHOLE), sa.column("mac", BYTES))
     op.bulk_insert(head, [{"id": 1, "seq": 0, "mac": bytes(32)}])
     if op.get_bind().dialect.name == "sqlite":
@@ -206,3 +209,49 @@ def _audit() -> None:
             "CREATE TRIGGER audit_append_only BEFORE UPDATE OR DELETE ON audit "
             "FOR EACH ROW EXECUTE FUNCTION audit_append_only()"
         )
+
+
+def _webhooks() -> None:
+    op.create_table(
+        "endpoints",
+        sa.Column("id", TEXT, primary_key=True),
+        sa.Column("url", TEXT, nullable=False),
+        sa.Column("description", TEXT, nullable=False),
+        sa.Column("events", TEXT, nullable=False),
+        sa.Column("account", TEXT),
+        sa.Column("keyspace", TEXT),
+        sa.Column("environment", TEXT),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("state_reason", TEXT),
+        sa.Column("challenge", TEXT),
+        sa.Column("created_at", WHOLE, nullable=False),
+        sa.Column("created_by", TEXT, nullable=False),
+        sa.Column("updated_at", WHOLE, nullable=False),
+    )
+    op.create_table(
+        "endpoint_secrets",
+        sa.Column("endpoint_id", TEXT, sa.ForeignKey("endpoints.id"), nullable=False),
+        sa.Column("n", SMALL, nullable=False),
+        sa.Column("root", SMALL, nullable=False),
+        sa.Column("salt", BYTES, nullable=False),
+        sa.Column("created_at", WHOLE, nullable=False),
+        sa.Column("ends_at", WHOLE),
+        sa.PrimaryKeyConstraint("endpoint_id", "n"),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column(
+            "seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
+        ),
+        sa.Column("message_id", TEXT, nullable=False),
+        sa.Column("endpoint_id", TEXT, nullable=False),
+        sa.Column("type", TEXT, nullable=False),
+        sa.Column("body", TEXT, nullable=False),
+        sa.Column("at", WHOLE, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "calendar",
+        sa.Column("id", SMALL, primary_key=True, autoincrement=False),
+        sa.Column("until", WHOLE, nullable=False),
+    )

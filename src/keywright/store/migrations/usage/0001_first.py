@@ -78,3 +78,52 @@ def upgrade() -> None:
         sa.Column("since", sa.BigInteger(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
     )
+    _webhooks()
+
+
+def _webhooks() -> None:
+    op.create_table(
+        "deliveries",
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            primary_key=True,
+            autoincrement=True,
+        ),
+        sa.Column("message_id", TEXT, nullable=False),
+        sa.Column("endpoint_id", TEXT, nullable=False),
+        sa.Column("type", TEXT, nullable=False),
+        sa.Column("body", TEXT, nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_at", sa.BigInteger()),
+        sa.Column("last_at", sa.BigInteger()),
+        sa.Column("status", sa.Integer()),
+        sa.Column("error", TEXT, nullable=False),
+        sa.UniqueConstraint("message_id", "endpoint_id"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("deliveries_by_endpoint", "deliveries", ["endpoint_id", "seq"])
+    op.create_index("deliveries_by_turn", "deliveries", ["next_at"])
+    op.create_table(
+        "receivers",
+        sa.Column("endpoint_id", TEXT, primary_key=True),
+        sa.Column("failing_since", sa.BigInteger()),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("rests_until", sa.BigInteger(), nullable=False),
+    )
+    op.create_table(
+        "told",
+        sa.Column("subject", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("period", sa.BigInteger(), nullable=False),
+        sa.Column("event", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("subject", "name", "period", "event"),
+    )
+    op.create_table(
+        "leases",
+        sa.Column("name", TEXT, primary_key=True),
+        sa.Column("holder", TEXT, nullable=False),
+        sa.Column("until", sa.BigInteger(), nullable=False),
+    )
