@@ -5,7 +5,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from keywright.errors import Invalid
-from keywright.server.console import words
+from keywright.server.console import drawing, words
 from keywright.server.console.visits import Page, Typed, Visit, field
 from keywright.times import DAY, SECOND
 
@@ -46,7 +46,9 @@ def usage(visit: Visit) -> Response:
     whose = visit.opened.usage.report(by="total", group="key" if visit.account else "account", **asked)
     return visit.page(
         "usage.html",
-        days=[(row.at, dict(row.codes)) for row in days.rows if row.at is not None],
+        days=drawing.days(
+            {row.at: dict(row.codes) for row in days.rows if row.at is not None}, visit.opened.clock()
+        ),
         total=days.total,
         rows=sorted(whose.rows, key=lambda row: -row.times)[:100],
         keyspaces=open_,

@@ -1,6 +1,6 @@
 """How instants, numbers and counts are shown on a page. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from keywright.times import DAY, SECOND, to_datetime
@@ -45,6 +45,19 @@ def exact(instant: int | None) -> str:
 def number(value: int) -> str:
     """A number that people read."""
     return f"{value:,}".replace(",", "\u202f")
+
+
+def days(counted: Mapping[int, dict[str, int]], now: int) -> list[tuple[int, dict[str, int]]]:
+    """The last thirty days, oldest first, those without a count too; nothing where nothing was counted."""
+    today = now - now % (DAY * SECOND)
+    return (
+        [
+            (today - back * DAY * SECOND, counted.get(today - back * DAY * SECOND, {}))
+            for back in range(30, -1, -1)
+        ]
+        if counted
+        else []
+    )
 
 
 def bars(counts: Sequence[tuple[int, int]], *, height: int = 20, width: int = 3, gap: int = 1) -> list[Bar]:

@@ -301,7 +301,7 @@ def _days(visit: Visit, key: Key) -> list[tuple[int, dict[str, int]]]:
         by="day",
         reach=visit.reach,
     )
-    return [(row.at, dict(row.codes)) for row in report.rows if row.at is not None]
+    return drawing.days({row.at: dict(row.codes) for row in report.rows if row.at is not None}, now)
 
 
 def edit_form(visit: Visit) -> Response:

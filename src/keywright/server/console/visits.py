@@ -264,8 +264,21 @@ class Visit(Nobody):
         """Where one can go from here, as far as one may."""
         if self.account is None:
             return words.operator_menu() if self.person.operator else []
-        spaces = [space for space in self.spaces if self.may("keys:read", space)]
-        return words.account_menu(self, spaces)
+        keys = [
+            words.Entry(
+                space.navigation[:-1] if len(space.navigation) > 1 else (space.title,),
+                words.label(space, "title"),
+                self.at(space.name, "keys"),
+            )
+            for space in self.spaces
+            if self.may("keys:read", space)
+        ]
+        others = [
+            words.Entry(("Account",), text, self.at(path))
+            for scope, text, path in words.ACCOUNT_PAGES
+            if self.may(scope)
+        ]
+        return keys + others
 
     @property
     def admin_at(self) -> str | None:

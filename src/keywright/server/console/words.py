@@ -1,14 +1,11 @@
 """Every word of the console that is not a profile's own, in one place."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from keywright import limits, reasons
 from keywright.model import Key, Keyspace, Limit
 from keywright.times import DAY, SECOND
-
-if TYPE_CHECKING:
-    from keywright.server.console.visits import Visit
 
 TOO_LARGE: Final = "What was sent is too large. Nothing was changed."
 UNAVAILABLE: Final = "The store does not answer right now. Nothing was changed; try again in a moment."
@@ -201,23 +198,13 @@ def label(space: Keyspace, name: str) -> str:
     return space.labels.get(name, ours[name])
 
 
-def account_menu(visit: "Visit", spaces: Sequence[Keyspace]) -> list[Entry]:
-    """Where a member can go."""
-    found = [
-        Entry(
-            space.navigation[:-1] if len(space.navigation) > 1 else (space.title,),
-            label(space, "title"),
-            visit.at(space.name, "keys"),
-        )
-        for space in spaces
-    ]
-    more: tuple[tuple[str, str, str], ...] = (
-        ("usage:read", "Usage", "usage"),
-        ("people:read", "Members", "people"),
-        ("management-keys:read", "Management keys", "management-keys"),
-        ("audit:read", "Audit trail", "audit"),
-    )
-    return found + [Entry((), text, visit.at(path)) for scope, text, path in more if visit.may(scope)]
+#: Pages of an account beside its keys: what it takes to open one, what it is called, where it is.
+ACCOUNT_PAGES: Final = (
+    ("usage:read", "Usage", "usage"),
+    ("people:read", "Members", "people"),
+    ("management-keys:read", "Management keys", "management-keys"),
+    ("audit:read", "Audit trail", "audit"),
+)
 
 
 def operator_menu() -> list[Entry]:
