@@ -154,9 +154,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """The address that examples show."""
         return self.public_url.rstrip("/") or self.address(self.port)
 
-    def link(self, token: str) -> str:
-        """The page where a one-time link is followed. What it holds stands behind ``#``: no server logs that."""
-        return f"{self.base_url}/console/link#{token}"
+    def link(self, token: str, here: str = "") -> str:
+        """The page where a one-time link is followed; ``here`` is where this server listens, where that is known.
+
+        What the link holds stands behind ``#``, which no browser sends: no server logs it on the way.
+        """
+        return f"{self.public_url.rstrip('/') or here or self.base_url}/console/link#{token}"
 
     def address(self, port: int) -> str:
         """Where this machine reaches the server on a port."""

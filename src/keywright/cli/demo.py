@@ -7,6 +7,7 @@ import asyncio
 import http.client
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -44,6 +45,7 @@ SYSTEMS: Final = (
     System("gallabox", "umbrella", "/devapi/me"),
     System("bizmagnets", "hooli", "/messages"),
 )
+OPERATOR: Final = "operator@example.com"
 _PREFIX: Final = "keywright-demo-"
 
 
@@ -92,9 +94,10 @@ def _run(app: ModuleType, directory: Path, port: int) -> None:
             (app.server(app.build(Keywright(url).installation, found)), first),
             (app.server(_example().build(kw)), second),
         ]
-        issued = _furnish(kw)
+        issued, password = _furnish(kw), secrets.token_urlsafe(18)
+        _people(kw, password)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(app, servers, kw, issued, directory))
+            runner.run(_serve(app, servers, kw, issued, password, directory))
 
 
 async def _serve(
@@ -102,11 +105,12 @@ async def _serve(
     servers: list[tuple[Any, socket.socket]],
     kw: "Keywright",
     issued: "dict[str, Issued]",
+    password: str,
     directory: Path,
 ) -> None:
     serving = asyncio.create_task(app.serve(servers))
     ports = [taken.getsockname()[1] for _, taken in servers]
-    text = await asyncio.to_thread(_tell, kw, issued, *ports)
+    text = await asyncio.to_thread(_tell, kw, issued, password, *ports)
     (directory / "printed.txt").write_text(text, encoding="utf-8")
     with suppress(BrokenPipeError):
         click.echo(text, nl=False)
@@ -136,7 +140,27 @@ def _furnish(kw: "Keywright") -> "dict[str, Issued]":
     return made
 
 
-def _tell(kw: "Keywright", issued: "dict[str, Issued]", keywright_port: int, host_port: int) -> str:
+def _people(kw: "Keywright", password: str) -> None:
+    """Make an operator, and an admin for each account, who have chosen a password."""
+    people, sessions = kw.installation.people, kw.installation.sessions
+    invited = [people.appoint(OPERATOR, name="Demo operator", actor=actor())]
+    for system in SYSTEMS:
+        invited.append(
+            people.invite(
+                _admin(system), account=system.account, role="owner", name="Demo admin", actor=actor()
+            )
+        )
+    for one in invited:
+        sessions.end(sessions.follow(one.token, password).session, actor=actor())
+
+
+def _admin(system: "System") -> str:
+    return f"admin@{system.account}.example"
+
+
+def _tell(
+    kw: "Keywright", issued: "dict[str, Issued]", password: str, keywright_port: int, host_port: int
+) -> str:
     """What is printed. Each line is tried on the way, and what it came to is what is said of it."""
     from keywright.presentations import presentations
 
@@ -146,6 +170,9 @@ def _tell(kw: "Keywright", issued: "dict[str, Issued]", keywright_port: int, hos
         f"Keywright     {keywright_url}   (its API: /v1/keys, /v1/verify, /authz/forward/KEYSPACE.ENVIRONMENT)",
         f"Example API   {host_url}   (protected by it: examples/host.py)",
         f"Database      {kw.installation.database.url}",
+        f"Console       {keywright_url}/console/   (password {password} for everybody below)",
+        f"              {OPERATOR} runs the installation",
+        *(f"              {_admin(system)} looks after the keys of {system.account}" for system in SYSTEMS),
         "",
         "The management API",
         *_tried({"Authorization": f"Bearer {token}"}, f"{keywright_url}/v1/keys"),

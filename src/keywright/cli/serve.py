@@ -117,6 +117,16 @@ def _told(installation: "Installation", found: "Settings", taken: socket.socket)
         f"keys       {count} {'key' if count == 1 else 'keys'}, {expiring} expiring",
         f"listening  {here}" + (f", as {found.public_url}" if found.public_url else "") + several,
     ]
+    invited = (
+        installation.sessions.set_up() if len(installation.people.list(operators=True).items) == 0 else None
+    )
+    if invited is not None:
+        lines += [
+            "",
+            "Nobody runs this installation yet. Whoever opens this link first, within half an hour, does:",
+            "",
+            f"  {found.link(invited.token, here)}",
+        ]
     if not managing:
         scopes = "--scope verify --scope keys:read --scope keys:write"
         command = f"keywright management-keys create first {scopes} --database {shlex.quote(found.database)}"

@@ -99,6 +99,12 @@ class People(Desk):
         with self.database.read() as connection:
             return _covered(_read(connection, person_id), person_id, reach)
 
+    def name_of(self, person_id: str) -> str | None:
+        """What somebody is called in lists of what they did, also when they have left."""
+        with self.database.read() as connection:
+            found = people.get(connection, person_id=person_id)
+        return None if found is None else found.name
+
     def list(  # the verb of every surface
         self,
         *,

@@ -31,16 +31,29 @@ def build(installation: Installation, settings: Settings, place: Place | None = 
     The management API is made when it is first asked for: FastAPI's import must not delay the first verification.
     """
     watch = Watch(installation, place)
-    return Hot(installation, settings, _Later(installation, settings, watch), watch)
+    return Hot(installation, settings, _Behind(installation, settings, watch), watch)
+
+
+class _Behind:
+    """What is behind the hot doors: the management API, and the console."""
+
+    def __init__(self, installation: Installation, settings: Settings, watch: Watch) -> None:
+        self._api = _Later(lambda: _api(installation, settings), watch)
+        self._console = _Later(lambda: _console(installation, settings), watch)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        ours = path in {"/", "/console"} or path.startswith("/console/")
+        await (self._console if ours else self._api)(scope, receive, send)
 
 
 class _Later:
-    """The management API, made at its first request."""
+    """An application, made at its first request."""
 
-    def __init__(self, installation: Installation, settings: Settings, watch: Watch) -> None:
+    def __init__(self, make: Callable[[], App], watch: Watch) -> None:
         self._watch = watch
         self._made: App | None = None
-        self._make: Callable[[], App] = lambda: _api(installation, settings)
+        self._make = make
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._made is None:
@@ -52,6 +65,12 @@ def _api(installation: Installation, settings: Settings) -> App:
     from keywright.server.api import build as build_api  # noqa: PLC0415  # 300 ms that a verifier never needs
 
     return build_api(installation, settings)
+
+
+def _console(installation: Installation, settings: Settings) -> App:
+    from keywright.server.console import build as build_console  # noqa: PLC0415  # Jinja2, which a verifier never needs
+
+    return build_console(installation, settings)
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -294,8 +294,8 @@ class Hot:
             ip, url = self._client(scope), self._settings.base_url
             await self_service.answer(self._installation, url, scope, receive, send, ip)
             return
+        scope["keywright.client"] = self._client(scope)
         if scope["path"].startswith("/v1/"):  # as the router behind reads it: %76 is a v
-            scope["keywright.client"] = self._client(scope)
             if (scope["method"], scope["path"]) not in ANYBODY:
                 caller = await self._caller_behind(scope, send)
                 if caller is None:

@@ -1,0 +1,190 @@
+// What a page cannot do without a script. Every page but the sight of a secret works without this file.
+
+// A button that copies the text of the element it is for, and says so.
+customElements.define("copy-button", class extends HTMLElement {
+  connectedCallback() {
+    const button = this.querySelector("button");
+    button.addEventListener("click", async () => {
+      const text = document.getElementById(this.getAttribute("for")).textContent.replace(/\n$/, "");
+      const said = button.querySelector("span");
+      try {
+        await navigator.clipboard.writeText(text);
+        said.textContent = "Copied";
+        this.dispatchEvent(new CustomEvent("copied", { bubbles: true }));
+      } catch {
+        getSelection().selectAllChildren(document.getElementById(this.getAttribute("for")));
+        said.textContent = "Press Ctrl+C";
+      }
+      setTimeout(() => { said.textContent = "Copy"; }, 2000);
+    });
+  }
+});
+
+// A button that saves the text of an element as a file.
+customElements.define("save-button", class extends HTMLElement {
+  connectedCallback() {
+    const button = this.querySelector("button");
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      const text = document.getElementById(this.getAttribute("for")).textContent;
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
+      link.download = this.getAttribute("name");
+      link.click();
+      URL.revokeObjectURL(link.href);
+    });
+  }
+});
+
+// Sections shown one at a time.
+customElements.define("tab-set", class extends HTMLElement {
+  connectedCallback() {
+    const sections = [...this.querySelectorAll(":scope > section")];
+    const row = document.createElement("div");
+    row.className = "tabs-row";
+    row.setAttribute("role", "tablist");
+    const tabs = sections.map((section, place) => {
+      const tab = document.createElement("button");
+      tab.type = "button";
+      tab.textContent = section.dataset.tab;
+      tab.setAttribute("role", "tab");
+      section.id ||= `tab-${Math.random().toString(36).slice(2)}`;
+      section.setAttribute("role", "tabpanel");
+      section.setAttribute("aria-label", section.dataset.tab);
+      section.querySelector("h3").hidden = true;
+      tab.setAttribute("aria-controls", section.id);
+      tab.addEventListener("click", () => choose(place));
+      tab.addEventListener("keydown", (event) => {
+        const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+        if (step) { const next = (place + step + tabs.length) % tabs.length; choose(next); tabs[next].focus(); }
+      });
+      row.append(tab);
+      return tab;
+    });
+    const choose = (chosen) => sections.forEach((section, place) => {
+      section.hidden = place !== chosen;
+      tabs[place].setAttribute("aria-selected", String(place === chosen));
+      tabs[place].tabIndex = place === chosen ? 0 : -1;
+    });
+    this.prepend(row);
+    choose(0);
+  }
+});
+
+// One verification with what was just shown.
+customElements.define("test-button", class extends HTMLElement {
+  connectedCallback() {
+    const button = this.querySelector("button"), output = this.querySelector("output");
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      const body = new URLSearchParams({ csrf: this.getAttribute("csrf") });
+      const lines = document.getElementById(this.getAttribute("headers")).textContent.trim().split("\n");
+      lines.forEach((line) => body.append("header", line));
+      output.textContent = "…";
+      try {
+        const answer = await (await fetch(this.getAttribute("action"), { method: "POST", body })).json();
+        output.textContent = answer.valid ? "VALID" : answer.code;
+      } catch {
+        output.textContent = "no answer";
+      }
+    });
+  }
+});
+
+// While a secret is on the screen, leaving asks first, until somebody has said that it is saved.
+customElements.define("reveal-guard", class extends HTMLElement {
+  connectedCallback() {
+    const saved = this.querySelector("#saved"), go = this.querySelector("#continue");
+    const ask = (event) => { event.preventDefault(); event.returnValue = ""; };
+    const show = () => {
+      go.disabled = !saved.checked;
+      if (saved.checked) removeEventListener("beforeunload", ask); else addEventListener("beforeunload", ask);
+    };
+    saved.addEventListener("change", show);
+    show();
+    // Once left, the secret is gone: neither Back nor a copy of the page brings it again.
+    addEventListener("pagehide", () => this.querySelectorAll(".secret, pre").forEach((one) => { one.textContent = ""; }));
+  }
+});
+
+// What a key will be able to do, said while it is chosen.
+const access = document.getElementById("access");
+if (access) {
+  const says = document.getElementById("says"), warns = document.getElementById("warns");
+  const first = says.textContent.match(/^(This|Choose what this) (.+?) can/);
+  const noun = first ? first[2] : "key";
+  const matrix = access.querySelector(".matrix");
+  const tell = () => {
+    const chosen = access.querySelector("input[name=access]:checked")?.value;
+    const ticked = [...access.querySelectorAll("input[name=scopes]:checked")].map((one) => one.dataset.title);
+    const everything = [...access.querySelectorAll("input[name=scopes]")];
+    if (matrix) matrix.hidden = chosen !== "restricted";
+    warns.hidden = !(chosen === "all" || (chosen === "restricted" && everything.length > 1 && ticked.length === everything.length));
+    says.textContent = {
+      all: `This ${noun} can read and change everything.`,
+      read_only: `This ${noun} can read everything, and change nothing.`,
+      restricted: ticked.length ? `This ${noun} can ${ticked.join(", ")}.` : `This ${noun} can do nothing yet: tick what it may do.`,
+    }[chosen] ?? `Choose what this ${noun} can do.`;
+  };
+  access.addEventListener("change", tell);
+  tell();
+}
+
+// The day on which it expires, spelled out.
+const expires = document.getElementById("expires");
+if (expires) {
+  const day = document.getElementById("expires_on"), says = document.getElementById("expires-says");
+  const tell = () => {
+    day.hidden = expires.value !== "on";
+    const days = Number.parseInt(expires.value, 10);
+    const at = expires.value === "on" ? day.valueAsDate : days ? new Date(Date.now() + days * 864e5) : null;
+    says.textContent = at ? `It stops working on ${at.toLocaleDateString("en-GB", { dateStyle: "long", timeZone: "UTC" })}.` : "";
+  };
+  expires.addEventListener("change", tell);
+  day.addEventListener("input", tell);
+  tell();
+}
+
+// Links that open a dialog of the same page.
+for (const link of document.querySelectorAll("[data-dialog]")) {
+  const dialog = document.getElementById(link.dataset.dialog);
+  link.addEventListener("click", (event) => { event.preventDefault(); dialog.showModal(); dialog.querySelector("input:not([type=hidden])").focus(); });
+  dialog.querySelector("[data-close]")?.addEventListener("click", () => dialog.close());
+}
+
+// A form that makes something is sent once; going back to it wakes its button again.
+for (const form of document.querySelectorAll("form[data-once]")) {
+  form.addEventListener("submit", () => setTimeout(() => { form.querySelector("[type=submit]").disabled = true; }));
+}
+addEventListener("pageshow", () => document.querySelectorAll("form[data-once] [type=submit]").forEach((one) => { one.disabled = false; }));
+
+for (const button of document.querySelectorAll("[data-confirm]")) {
+  button.addEventListener("click", (event) => { if (!confirm(button.dataset.confirm)) event.preventDefault(); });
+}
+
+// A one-time link: what it holds stands behind #, and no server has seen it on the way.
+const link = document.querySelector("form[data-link]");
+if (link && location.hash.length > 1) {
+  link.elements.token.value = location.hash.slice(1);
+  history.replaceState(null, "", location.pathname);
+  link.submit();
+}
+
+// A secret that is pasted into the search is reduced to its id before anything is sent.
+const search = document.querySelector("[data-search] #q");
+if (search) {
+  search.addEventListener("input", () => {
+    const standard = search.value.trim().match(/^([a-z][a-z0-9]{1,11}_[a-z]{2,8}_[km][0-9A-Za-z]{15})_[0-9A-Za-z]{38}$/);
+    const dotted = search.value.trim().match(/^([0-9A-Za-z]{8})\.[0-9A-Za-z]{32,38}$/);
+    const found = standard ?? dotted;
+    if (found) {
+      search.value = found[1];
+      search.setCustomValidity("");
+      const said = document.createElement("p");
+      said.className = "banner bad";
+      said.setAttribute("role", "alert");
+      said.textContent = "You pasted a secret: only its id was searched for. If anybody else has seen it, rotate the key.";
+      search.form.after(said);
+    }
+  });
+}

@@ -1,0 +1,64 @@
+"""The pages of what happened: the audit trail and usage, of an account or of the whole installation."""
+
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from keywright.errors import Invalid
+from keywright.server.console import drawing, words
+from keywright.server.console.visits import Page, Typed, Visit, field
+from keywright.times import DAY, SECOND
+
+
+def trail(visit: Visit) -> Response:
+    """Who did what to which thing, when, and from where."""
+    narrow: dict[str, Any] = {
+        name: value for name in ("target", "actor", "action", "cursor") if (value := field(visit.query, name))
+    }
+    problem = ""
+    try:
+        page = visit.opened.trail.list(account=visit.account, limit=50, reach=visit.reach, **narrow)
+    except Invalid as wrong:
+        problem, page = (
+            str(wrong),
+            visit.opened.trail.list(account=visit.account, limit=50, reach=visit.reach),
+        )
+    ids = {entry["actor_id"] for entry in page.items if entry["actor_kind"] == "person"}
+    return visit.page(
+        "audit.html",
+        entries=page.items,
+        next_cursor=page.next_cursor,
+        narrow=Typed(narrow),
+        problem=problem,
+        act_of=words.act,
+        names={person_id: visit.opened.people.name_of(person_id) for person_id in ids},
+    )
+
+
+def usage(visit: Visit) -> Response:
+    """How often requests were let in and refused: by day, and by key or account."""
+    reach = visit.reach
+    open_ = [space.name for space in visit.spaces if space.name not in reach.closed]
+    chosen = field(visit.query, "keyspace") or (open_[0] if reach.closed and open_ else None)
+    since = visit.opened.clock() - 30 * DAY * SECOND
+    asked: dict[str, Any] = {"account": visit.account, "keyspace": chosen, "since": since, "reach": reach}
+    days = visit.opened.usage.report(by="day", **asked)
+    whose = visit.opened.usage.report(by="total", group="key" if visit.account else "account", **asked)
+    return visit.page(
+        "usage.html",
+        days=drawing.days(
+            {row.at: dict(row.codes) for row in days.rows if row.at is not None}, visit.opened.clock()
+        ),
+        total=days.total,
+        rows=sorted(whose.rows, key=lambda row: -row.times)[:100],
+        keyspaces=open_,
+        chosen=chosen,
+    )
+
+
+PAGES: Final = (
+    Page("GET", "/console/@{account}/audit", trail, "audit:read"),
+    Page("GET", "/console/operator/audit", trail, "audit:read", operator=True),
+    Page("GET", "/console/@{account}/usage", usage, "usage:read"),
+    Page("GET", "/console/operator/usage", usage, "usage:read", operator=True),
+)

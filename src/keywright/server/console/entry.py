@@ -1,0 +1,195 @@
+"""Getting in and out: signing in, one-time links, the first operator, the password again, and one's own sessions."""
+
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from keywright.desk.sessions import LONGEST, Begun
+from keywright.errors import CallerError, Invalid, NotFound, Throttled
+from keywright.server.callers import session_cookie
+from keywright.server.console import words
+from keywright.server.console.visits import EVERYWHERE, Nobody, Page, Visit, field
+
+
+def ask(visit: Nobody, request: Request) -> Response:
+    """Send somebody who is not signed in to sign in, and from there to where they wanted to go."""
+    if request.method != "GET":
+        return visit.page(
+            "sign_in.html", status=401, problem=words.SESSION_ENDED, to=_own(request.url.path), email=""
+        )
+    to = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return visit.go("/console/sign-in", **({"to": to} if to != "/console/" else {}))
+
+
+def ask_password(visit: Nobody, request: Request) -> Response:
+    """Ask somebody who is signed in for their password again, and go back to where they were."""
+    to = request.url.path if request.method == "GET" else visit.form.get("back", "/console/")
+    return visit.go("/console/prove", to=_own(to) or "/console/")
+
+
+def form(visit: Nobody) -> Response:
+    """The page to sign in on."""
+    return visit.page("sign_in.html", problem="", to=_own(visit.query.get("to", "")), email="")
+
+
+def sign_in(visit: Nobody) -> Response:
+    """Sign in."""
+    email, to = visit.form.get("email", ""), _own(visit.form.get("to", ""))
+    try:
+        begun = visit.opened.sessions.sign_in(
+            email, visit.form.get("password", ""), source=visit.ip, request_id=visit.request_id
+        )
+    except CallerError as refused:
+        page = visit.page("sign_in.html", status=refused.status, problem=str(refused), to=to, email=email)
+        if isinstance(refused, Throttled):
+            page.headers["Retry-After"] = str(refused.retry_after)
+        return page
+    return _entered(visit, begun, to or "/console/")
+
+
+def sign_out(visit: Visit) -> Response:
+    """Sign out."""
+    visit.opened.sessions.end(visit.session, actor=visit.caller.actor)
+    gone = visit.go("/console/sign-in", said="signed_out")
+    gone.headers["Set-Cookie"] = session_cookie(visit.desk.settings, "", 0)
+    return gone
+
+
+def link(visit: Nobody) -> Response:
+    """The page of a one-time link: what it holds stands behind ``#`` in its address, and a script reads it from there."""
+    return visit.page("link.html", problem="", kind="", token="", email="", has_password=False, name="")
+
+
+def read_link(visit: Nobody) -> Response:
+    """What a one-time link is for."""
+    token = visit.form.get("token", "").strip().rpartition("#")[2]
+    return _link_page(visit, token, "", 200)
+
+
+def follow(visit: Nobody) -> Response:
+    """Follow a one-time link."""
+    token = visit.form.get("token", "")
+    try:
+        if visit.form.get("password", "") != visit.form.get("again", visit.form.get("password", "")):
+            raise Invalid(words.NOT_THE_SAME, path="again")
+        begun = visit.opened.sessions.follow(
+            token,
+            visit.form.get("password", ""),
+            email=field(visit.form, "email"),
+            name=field(visit.form, "name"),
+            source=visit.ip,
+            request_id=visit.request_id,
+        )
+    except NotFound as refused:
+        return _link_page(visit, "", str(refused), 404)
+    except CallerError as refused:
+        return _link_page(visit, token, str(refused), refused.status)
+    return _entered(visit, begun, "/console/")
+
+
+def _link_page(visit: Nobody, token: str, problem: str, status: int) -> Response:
+    kind, person = "", None
+    if token:
+        try:
+            kind, person = visit.opened.sessions.meant(token)
+        except NotFound as refused:
+            problem, status, token = str(refused), 404, ""
+    return visit.page(
+        "link.html",
+        status=status,
+        problem=problem,
+        kind=kind,
+        token=token,
+        email=visit.form.get("email", "") if person is None else person.email,
+        has_password=kind == "invitation" and person is not None and person.state == "active",
+        name=visit.form.get("name", ""),
+    )
+
+
+def home(visit: Visit) -> Response:
+    """To where one's work is."""
+    if visit.person.operator:
+        return visit.go(f"/console/{EVERYWHERE}/accounts")
+    if not visit.places:
+        return visit.page("nowhere.html")
+    return visit.go(f"/console/@{quote(visit.places[0], safe='')}")
+
+
+def profile(visit: Visit) -> Response:
+    """One's own page: sessions, and the password."""
+    return _profile(visit, "", 200)
+
+
+def _profile(visit: Visit, problem: str, status: int) -> Response:
+    sessions = visit.opened.sessions.list(visit.person)
+    return visit.page("profile.html", status=status, sessions=sessions, problem=problem)
+
+
+def end_session(visit: Visit) -> Response:
+    """End one of one's sessions."""
+    visit.opened.sessions.end(visit.session, visit.form.get("session", ""), actor=visit.caller.actor)
+    return visit.go("/console/me", said="session_ended")
+
+
+def change_password(visit: Visit) -> Response:
+    """Take another password."""
+    try:
+        if visit.form.get("password") != visit.form.get("again"):
+            raise Invalid(words.NOT_THE_SAME, path="again")
+        begun = visit.opened.sessions.change_password(
+            visit.session,
+            visit.form.get("current", ""),
+            visit.form.get("password", ""),
+            actor=visit.caller.actor,
+        )
+    except CallerError as refused:
+        return _profile(visit, str(refused), refused.status)
+    return _entered(visit, begun, "/console/me", said="password_changed")
+
+
+def prove_form(visit: Visit) -> Response:
+    """The page on which the password is given again."""
+    return visit.page("prove.html", problem="", to=_own(visit.query.get("to", "")))
+
+
+def prove(visit: Visit) -> Response:
+    """Give the password again."""
+    to = _own(visit.form.get("to", ""))
+    try:
+        begun = visit.opened.sessions.prove_again(
+            visit.session, visit.form.get("password", ""), actor=visit.caller.actor
+        )
+    except CallerError as refused:
+        return visit.page("prove.html", status=refused.status, problem=str(refused), to=to)
+    return _entered(visit, begun, to or "/console/")
+
+
+def _entered(visit: Nobody, begun: Begun, to: str, **query: str) -> Response:
+    entered = visit.go(to, **query)
+    entered.headers["Set-Cookie"] = session_cookie(visit.desk.settings, begun.token, LONGEST)
+    return entered
+
+
+def _own(to: str) -> str:
+    """A page of ours to go to; of anybody else's nothing is left. A browser reads ``//`` and ``/\\`` as another site."""
+    plain = to.startswith("/") and to[1:2] not in ("/", "\\") and to.isprintable() and "\\" not in to
+    return to if plain else ""
+
+
+PAGES = (
+    Page("GET", "/console/sign-in", form, anybody=True),
+    Page("POST", "/console/sign-in", sign_in, anybody=True),
+    Page("POST", "/console/sign-out", sign_out),
+    Page("GET", "/console/link", link, anybody=True),
+    Page("POST", "/console/link", read_link, anybody=True),
+    Page("POST", "/console/link/follow", follow, anybody=True),
+    Page("GET", "/", home),
+    Page("GET", "/console", home),
+    Page("GET", "/console/", home),
+    Page("GET", "/console/me", profile),
+    Page("POST", "/console/me/session", end_session),
+    Page("POST", "/console/me/password", change_password),
+    Page("GET", "/console/prove", prove_form),
+    Page("POST", "/console/prove", prove),
+)

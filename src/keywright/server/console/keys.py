@@ -1,0 +1,460 @@
+"""The pages of an account's keys: the list, the form, the one sight of a secret, a key's own page, and what is done to it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import JSONResponse, Response
+
+from keywright.desk.keys import is_secret
+from keywright.desk.once import Replay, read
+from keywright.errors import CallerError, Conflict, Invalid, KeywrightError
+from keywright.model import Ask, Issued, Key, Keyspace
+from keywright.presentations import example_url, presentations
+from keywright.schemes import SCHEMES, from_mapping
+from keywright.server.console import drawing, words
+from keywright.server.console.visits import Page, Typed, Visit, field
+from keywright.times import DAY, SECOND, parse_instant
+
+#: What the list can be narrowed to, and kept in the address.
+FILTERS: Final = ("environment", "state", "team", "application", "q", "sort", "cursor")
+EXPIRIES: Final = {"never": None, "7d": 7 * DAY, "30d": 30 * DAY, "90d": 90 * DAY, "365d": 365 * DAY}
+GRACES: Final = (0, 15 * 60, 3600, DAY, 7 * DAY)
+_HOURS: Final = 36
+_MOST_AT_ONCE: Final = 200
+
+
+def overview(visit: Visit) -> Response:
+    """The account's first page: its keyspaces, as far as one may see them, or whom to ask."""
+    spaces = [space for space in visit.spaces if visit.may("keys:read", space)]
+    if len(spaces) == 1 and visit.record is not None:
+        return visit.go(visit.at(spaces[0].name, "keys"))
+    return visit.page("overview.html", spaces=spaces, admins=[] if spaces else _admins(visit))
+
+
+def _admins(visit: Visit) -> list[str]:
+    people = visit.opened.people.list(account=visit.account, limit=200).items
+    return [
+        person.email
+        for person in people
+        if any(
+            held.account == visit.account and held.role in ("owner", "admin") for held in person.memberships
+        )
+    ]
+
+
+# -------------------------------------------------------------------------------------------------------------- the list
+
+
+def listing(visit: Visit) -> Response:
+    """The keys of the account in a keyspace."""
+    narrow = {name: value for name in FILTERS if (value := field(visit.query, name))}
+    problem, flagged = "", is_secret(narrow.get("q"))
+    try:
+        page = visit.opened.keys.list(
+            account=visit.account, keyspace=_space(visit).name, limit=50, reach=visit.reach, **narrow
+        )
+    except Invalid as wrong:
+        problem, page = (
+            str(wrong),
+            visit.opened.keys.list(account=visit.account, keyspace=_space(visit).name, reach=visit.reach),
+        )
+    if flagged:
+        narrow["q"] = page.items[0].id if page.items else ""
+    return visit.page(
+        "keys.html" if "HX-Request" not in visit.request.headers else "_keys.html",
+        keys=page.items,
+        next_cursor=page.next_cursor,
+        narrow=Typed(narrow),
+        flagged=flagged,
+        problem=problem,
+        bars=_sparklines(visit, page.items),
+        creating=_form(visit, visit.query, ""),
+        status_of=lambda key: words.status(key, visit.opened.clock()),
+    )
+
+
+def _sparklines(visit: Visit, keys: Sequence[Key]) -> dict[str, list[drawing.Bar]]:
+    """The last 36 hours of each key, drawn; without counts where counting is down."""
+    now = visit.opened.clock()
+    since = now - _HOURS * 3600 * SECOND
+    try:
+        report = visit.opened.usage.report(
+            account=visit.account,
+            keyspace=_space(visit).name,
+            since=since,
+            by="hour",
+            group="key",
+            reach=visit.caller.within("usage:read", list(visit.spaces)).reach,
+        )
+    except KeywrightError:
+        return {}
+    first = since - since % (3600 * SECOND)
+    counts: dict[str, list[list[int]]] = {key.id: [[0, 0] for _ in range(_HOURS + 1)] for key in keys}
+    for row in report.rows:
+        if row.value in counts and row.at is not None:
+            place = counts[row.value][min((row.at - first) // (3600 * SECOND), _HOURS)]
+            place[0] += row.codes.get("ok", 0)
+            place[1] += row.times - row.codes.get("ok", 0)
+    return {
+        key_id: drawing.bars([(valid, refused) for valid, refused in hours])
+        for key_id, hours in counts.items()
+        if any(valid or refused for valid, refused in hours)
+    }
+
+
+def bulk(visit: Visit) -> Response:
+    """Disable, enable, invalidate or delete the keys that were ticked; each by itself, and told how many."""
+    act, chosen = visit.form.get("act", ""), visit.every("key")
+    verbs = {
+        "disable": visit.opened.keys.disable,
+        "enable": visit.opened.keys.enable,
+        "invalidate": visit.opened.keys.invalidate,
+        "delete": visit.opened.keys.delete,
+    }
+    if act not in verbs or not chosen or len(chosen) > _MOST_AT_ONCE:
+        raise Invalid(words.NOTHING_CHOSEN)
+    if act in ("invalidate", "delete") and visit.form.get("sure") != "yes":
+        keys = [visit.opened.keys.get(key_id, reach=visit.reach) for key_id in chosen]
+        return visit.page("bulk.html", act=act, keys=keys)
+    done = 0
+    for key_id in chosen:
+        try:
+            verbs[act](key_id, actor=visit.caller.actor, reach=visit.reach)
+            done += 1
+        except Conflict:
+            continue
+    return visit.go(visit.keys_at(), said=f"bulk_{act}")
+
+
+# ------------------------------------------------------------------------------------------------------------ creation
+
+
+def new(visit: Visit) -> Response:
+    """The form; what the address says is filled in."""
+    return visit.page("new_key.html", creating=_form(visit, visit.query, ""))
+
+
+def create(visit: Visit) -> Response:
+    """Make a key, and show its secret: here, now, and never again. Sent twice, it is made once."""
+    space = _space(visit)
+    try:
+        asked = _asked(visit, space)
+        once = read([visit.form.get("once", "")], visit.caller.actor.id, f"POST {visit.path}", asked)
+        issued = visit.opened.keys.create(
+            **asked,
+            account=visit.account,
+            keyspace=space.name,
+            actor=visit.caller.actor,
+            reach=visit.reach,
+            once=once,
+        )
+    except Replay as earlier:
+        return visit.go(visit.keys_at(earlier.made), said="shown_once")
+    except CallerError as wrong:
+        return visit.page("new_key.html", status=wrong.status, creating=_form(visit, visit.form, str(wrong)))
+    return _reveal(visit, issued, "created")
+
+
+def _form(visit: Visit, given: Mapping[str, str], problem: str) -> dict[str, Any]:
+    """What the form is drawn from: the fields that the profile asks for, and what was typed."""
+    space = _space(visit)
+    asked = [name for name in space.fields.ask if name != "environment"]
+    scopes = visit.every("scopes") or [text for text in given.get("scopes", "").split(",") if text]
+    environment = given.get("environment") or ("production" if "production" in space.environments else "")
+    return {
+        "problem": problem,
+        "asked": asked,
+        "required": space.fields.required,
+        "given": Typed(given),
+        "scopes": scopes,
+        "access": given.get("access") or space.access.default or "",
+        "environment": environment if environment in space.environments else "",
+        "expires": given.get("expires") or ("default" if space.expiry.default else "never"),
+        "matrix": _matrix(space),
+        "in_dialog": set(asked) <= {"name", "description"},
+        "sentence": words.sentence(space, given.get("access") or space.access.default, scopes),
+    }
+
+
+def _matrix(space: Keyspace) -> dict[str, list[tuple[str, str, bool]]]:
+    """Scopes by what they are about: (scope, title, whether it only reads)."""
+    found: dict[str, list[tuple[str, str, bool]]] = {}
+    for name, scope in space.scopes.items():
+        found.setdefault(name.partition(":")[0], []).append((name, scope.title, scope.reads))
+    return found
+
+
+def _asked(visit: Visit, space: Keyspace) -> dict[str, Any]:
+    """What the form asks, as the desk takes it. Raises ``Invalid``."""
+    form = visit.form
+    asked: dict[str, Any] = {
+        name: field(form, name)
+        for name in ("name", "description", "access", "team", "application", "plan", "environment")
+        if name in form
+    }
+    asked["name"] = form.get("name", "")
+    if asked.get("access") == "restricted":
+        asked["scopes"] = visit.every("scopes")
+    if "limits" in form:
+        asked["limits"] = form["limits"].split() or None
+    if "allowed_ips" in form:
+        asked["allowed_ips"] = form["allowed_ips"].split() or None
+    if field(form, "metadata"):
+        asked["metadata"] = _json(form["metadata"])
+    if "expires" in form:
+        asked |= _expiry(form, space, visit.opened.clock())
+    return asked
+
+
+def _expiry(form: Mapping[str, str], space: Keyspace, now: int) -> dict[str, Any]:
+    chosen = form["expires"]
+    if chosen == "default" and space.expiry.default is not None:
+        return {}
+    if chosen == "on":
+        day = form.get("expires_on", "")
+        return {"expires_at": parse_instant(f"{day}T00:00:00Z", path="expires_on")}
+    if chosen not in EXPIRIES:
+        raise Invalid(f"is one of {', '.join(EXPIRIES)}", path="expires")
+    seconds = EXPIRIES[chosen]
+    return {"expires_at": None if seconds is None else now - now % SECOND + seconds * SECOND}
+
+
+def _json(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        raise Invalid("is not JSON", path="metadata") from None
+
+
+def _reveal(visit: Visit, issued: Issued, how: str) -> Response:
+    space, key = _space(visit), issued.key
+    url = example_url(space, key, visit.desk.settings.base_url)
+    pairs = any(SCHEMES[scheme].carries_pair for scheme in space.schemes)
+    tokens = not all(SCHEMES[scheme].carries_pair for scheme in space.schemes)
+    return visit.page(
+        "reveal.html",
+        key=key,
+        credential=issued.credential,
+        shows_pair=pairs and issued.credential.secret is not None,
+        shows_token=tokens,
+        presentations=presentations(space, issued.credential, key.account, url),
+        how=how,
+    )
+
+
+def test(visit: Visit) -> Response:
+    """Verify a credential that was just shown, without counting it: what the button says."""
+    ask = Ask(
+        _space(visit).name, None, authenticate_only=True, account=visit.account, metered=False, recorded=False
+    )
+    found = visit.opened.keys.get(visit.request.path_params["key_id"], reach=visit.reach)
+    ask = msgspec.structs.replace(ask, environment=found.environment)
+    given = from_mapping(
+        [(name, value) for name, _, value in (line.partition(": ") for line in visit.every("header"))]
+    )
+    verdict = visit.opened.engine.verify(ask, given, visit.opened.clock(), request_id=visit.request_id)
+    return JSONResponse({"valid": verdict.valid, "code": verdict.code})
+
+
+# ------------------------------------------------------------------------------------------------------- a key's own page
+
+
+def detail(visit: Visit) -> Response:
+    """A key: what it is, what it may, its secrets, its last days, what was refused, and who did what to it."""
+    key = _key(visit)
+    may_use = visit.may("usage:read", visit.space)
+    refused = (
+        visit.opened.refusals.list(
+            account=visit.account, keyspace=key.keyspace, key=key.id, limit=10, reach=visit.reach
+        ).items
+        if may_use
+        else ()
+    )
+    history = (
+        visit.opened.trail.list(target=key.id, limit=50, reach=visit.reach).items
+        if visit.may("audit:read")
+        else ()
+    )
+    return visit.page(
+        "key.html",
+        key=key,
+        state=words.status(key, visit.opened.clock()),
+        sentence=words.sentence(_space(visit), key.access, key.scopes),
+        days=_days(visit, key) if may_use else [],
+        refused=refused,
+        history=history,
+        live=[one for one in key.secrets if one.ends_at is None or one.ends_at > visit.opened.clock()],
+        reason_of=words.refusal,
+        act_of=words.act,
+    )
+
+
+def _days(visit: Visit, key: Key) -> list[tuple[int, dict[str, int]]]:
+    """Counts of the last thirty days by code, oldest first."""
+    now = visit.opened.clock()
+    report = visit.opened.usage.report(
+        account=visit.account,
+        keyspace=key.keyspace,
+        key=key.id,
+        since=now - 30 * DAY * SECOND,
+        by="day",
+        reach=visit.reach,
+    )
+    return drawing.days({row.at: dict(row.codes) for row in report.rows if row.at is not None}, now)
+
+
+def edit_form(visit: Visit) -> Response:
+    """The form to change a key with, as it is now."""
+    return _edit_page(visit, _key(visit), "", 200)
+
+
+def _edit_page(visit: Visit, key: Key, problem: str, status: int) -> Response:
+    given = visit.form or Typed({
+        "name": key.name, "description": key.description, "team": key.team or "",
+        "application": key.application or "", "access": key.access, "plan": key.plan or "",
+        "limits": "\n".join(words.limit(limit) for limit in key.limits), "allowed_ips": "\n".join(key.allowed_ips),
+        "expires": "keep",
+    })  # fmt: skip
+    scopes = visit.every("scopes") if visit.form else list(key.scopes)
+    return visit.page(
+        "edit_key.html",
+        status=status,
+        key=key,
+        problem=problem,
+        given=given,
+        scopes=scopes,
+        matrix=_matrix(_space(visit)),
+    )
+
+
+def edit(visit: Visit) -> Response:
+    """Change a key. Its secret and its environment stay as they are."""
+    key = _key(visit)
+    try:
+        asked = (
+            _asked(visit, _space(visit)) if visit.form.get("expires") != "keep" else _asked_but_expiry(visit)
+        )
+        asked.pop("environment", None)
+        if asked.get("access") not in (None, "restricted"):
+            asked["scopes"] = None
+        visit.opened.keys.edit(key.id, **asked, actor=visit.caller.actor, reach=visit.reach)
+    except CallerError as wrong:
+        return _edit_page(visit, key, str(wrong), wrong.status)
+    return visit.go(visit.keys_at(key.id), said="edited")
+
+
+def _asked_but_expiry(visit: Visit) -> dict[str, Any]:
+    kept = visit.form
+    visit.form = Typed({name: value for name, value in kept.items() if name != "expires"})
+    try:
+        return _asked(visit, _space(visit))
+    finally:
+        visit.form = kept
+
+
+# --------------------------------------------------------------------------------------------------- what is done to a key
+
+
+def confirm(visit: Visit) -> Response:
+    """Before what cannot be undone: when and from where the key was last used, and what will stop."""
+    return _confirm_page(visit, "", 200)
+
+
+def _confirm_page(visit: Visit, problem: str, status: int) -> Response:
+    act = visit.request.path_params["act"]
+    if act not in words.CONFIRM:
+        raise Invalid(words.NOT_FOUND)
+    key = _key(visit)
+    used_lately = key.last_used_at is not None and visit.opened.clock() - key.last_used_at < DAY * SECOND
+    return visit.page(
+        f"{act}.html", status=status, key=key, problem=problem, used_lately=used_lately, graces=GRACES,
+        calls=_calls_today(visit, key),
+    )  # fmt: skip
+
+
+def _calls_today(visit: Visit, key: Key) -> int | None:
+    if not visit.may("usage:read", visit.space):
+        return None
+    since = visit.opened.clock() - DAY * SECOND
+    report = visit.opened.usage.report(
+        account=visit.account, keyspace=key.keyspace, key=key.id, since=since, by="total", reach=visit.reach
+    )
+    return report.total
+
+
+def act(visit: Visit) -> Response:
+    """Rotate, invalidate or delete, as it was confirmed."""
+    key, doing = _key(visit), visit.request.path_params["act"]
+    try:
+        if doing == "rotate":
+            return _rotate(visit, key)
+        if doing == "invalidate":
+            reason = field(visit.form, "reason")
+            visit.opened.keys.invalidate(key.id, reason=reason, actor=visit.caller.actor, reach=visit.reach)
+            return visit.go(visit.keys_at(key.id), said="invalidated")
+        if doing == "delete":
+            if visit.form.get("name", "").strip() != key.name:
+                raise Invalid(words.TYPE_THE_NAME, path="name")
+            visit.opened.keys.delete(key.id, actor=visit.caller.actor, reach=visit.reach)
+            return visit.go(visit.keys_at(), said="deleted")
+    except CallerError as wrong:
+        return _confirm_page(visit, str(wrong), wrong.status)
+    raise Invalid(words.NOT_FOUND)
+
+
+def _rotate(visit: Visit, key: Key) -> Response:
+    grace = visit.form.get("grace", str(DAY))
+    issued = visit.opened.keys.rotate(
+        key.id,
+        grace_seconds=int(grace) if grace.isdigit() and len(grace) < 9 else -1,
+        start="first_use" if visit.form.get("start") == "first_use" else "now",
+        force=visit.form.get("force") == "yes",
+        actor=visit.caller.actor,
+        reach=visit.reach,
+    )
+    return _reveal(visit, issued, "rotated")
+
+
+def _switching(doing: str) -> Callable[[Visit], Response]:
+    """Disable, enable, or end one side of a rotation: what one click does and another undoes."""
+
+    def switch(visit: Visit) -> Response:
+        keys, key_id = visit.opened.keys, visit.request.path_params["key_id"]
+        verbs = {"disable": keys.disable, "enable": keys.enable, "finish": keys.finish, "cancel": keys.cancel}
+        verbs[doing](key_id, actor=visit.caller.actor, reach=visit.reach)
+        return visit.go(visit.keys_at(key_id), said=doing)
+
+    return switch
+
+
+def _space(visit: Visit) -> Keyspace:
+    assert visit.space is not None
+    return visit.space
+
+
+def _key(visit: Visit) -> Key:
+    """The key of the path, which must be of the path's keyspace."""
+    key = visit.opened.keys.get(visit.request.path_params["key_id"], reach=visit.reach)
+    visit.reach.needs("keyspace", key.keyspace)
+    return key
+
+
+_AT: Final = "/console/@{account}/{keyspace}/keys"
+PAGES: Final = (
+    Page("GET", "/console/@{account}", overview),
+    Page("GET", _AT, listing, "keys:read"),
+    Page("GET", f"{_AT}/new", new, "keys:write"),
+    Page("POST", _AT, create, "keys:write"),
+    Page("POST", f"{_AT}/bulk", bulk, "keys:write"),
+    Page("GET", _AT + "/{key_id}", detail, "keys:read"),
+    Page("GET", _AT + "/{key_id}/edit", edit_form, "keys:write"),
+    Page("POST", _AT + "/{key_id}/edit", edit, "keys:write"),
+    Page("POST", _AT + "/{key_id}/test", test, "keys:write"),
+    *(
+        Page("POST", _AT + "/{key_id}/" + doing, _switching(doing), "keys:write")
+        for doing in ("disable", "enable", "finish", "cancel")
+    ),
+    Page("GET", _AT + "/{key_id}/{act}", confirm, "keys:write"),
+    Page("POST", _AT + "/{key_id}/{act}", act, "keys:write"),
+)

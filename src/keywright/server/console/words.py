@@ -1,0 +1,221 @@
+"""Every word of the console that is not a profile's own, in one place."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from keywright import limits, reasons
+from keywright.model import Key, Keyspace, Limit
+from keywright.times import DAY, SECOND
+
+TOO_LARGE: Final = "What was sent is too large. Nothing was changed."
+UNAVAILABLE: Final = "The store does not answer right now. Nothing was changed; try again in a moment."
+BROKEN: Final = "Something of ours is broken; the log has more under the id of this request."
+NOT_FOUND: Final = "There is no such page, or it is not yours to see."
+OPERATORS_ONLY: Final = "This page is for those who run the installation."
+STALE_FORM: Final = (
+    "the form was opened before you signed in last; go back, reload the page and send it again"
+)
+SESSION_ENDED: Final = "Your session has ended. Sign in again; nothing was changed."
+NOT_THE_SAME: Final = "is not what was typed the first time"
+NOTHING_CHOSEN: Final = "Tick some keys first, two hundred at most, and choose what to do with them."
+TYPE_THE_NAME: Final = "does not match: type the key's name as it stands above"
+
+_ERRORS: Final = {
+    401: "Sign in again",
+    403: "You may not do this",
+    404: "Nothing here",
+    409: "That does not fit",
+    413: "Too large",
+    422: "That cannot be carried out",
+    429: "Too many attempts",
+    503: "Not right now",
+}
+#: What is told after an act, by the word that stands in the address.
+SAID: Final = {
+    "signed_out": "You are signed out.",
+    "session_ended": "That session has ended.",
+    "password_changed": "Your password was changed. Every other session has ended.",
+    "shown_once": "This key was made already. Its secret was shown once; rotate the key if it is lost.",
+    "edited": "Saved. The next request obeys it.",
+    "disable": "Disabled. Requests with this key are refused from now on; enable it to let them in again.",
+    "enable": "Enabled.",
+    "finish": "The old secret has ended.",
+    "cancel": "The new secret has ended; the old one goes on.",
+    "invalidated": "Invalidated, for ever.",
+    "deleted": "Deleted. Requests with that key are refused.",
+    "bulk_disable": "The chosen keys are disabled.",
+    "bulk_enable": "The chosen keys are enabled.",
+    "bulk_invalidate": "The chosen keys are invalidated.",
+    "bulk_delete": "The chosen keys are deleted.",
+    "role_changed": "Their place was changed. They sign in anew.",
+    "removed": "They are out.",
+    "person_disabled": "They are shut out, and so are the management keys they made.",
+    "person_enabled": "They can sign in again.",
+    "suspended": "Suspended. Every key of the account is refused.",
+    "activated": "Active.",
+    "account_created": "The account was made.",
+}
+#: What can be confirmed, and the template that asks.
+CONFIRM: Final = ("rotate", "invalidate", "delete")
+_RIGHTS: Final = {
+    "keys:read": "see these keys",
+    "keys:write": "make or change keys here",
+    "usage:read": "see usage here",
+    "people:read": "see who is a member",
+    "people:write": "invite or change members",
+    "audit:read": "see the audit trail",
+    "management-keys:read": "see management keys",
+    "management-keys:write": "make or change management keys",
+}
+_ACTS: Final = {
+    "key.create": "made the key",
+    "key.edit": "changed the key",
+    "key.rotate": "gave the key a new secret",
+    "key.rotate_finish": "ended the old secret",
+    "key.rotate_cancel": "ended the new secret",
+    "key.invalidate": "invalidated the key",
+    "key.disable": "disabled the key",
+    "key.enable": "enabled the key",
+    "key.delete": "deleted the key",
+    "account.create": "made the account",
+    "account.suspend": "suspended the account",
+    "account.activate": "activated the account",
+    "account.limit": "set the account's limits",
+    "keyspace.apply": "applied the keyspace",
+    "person.invite": "invited somebody",
+    "person.change": "changed a member's place",
+    "person.remove": "removed a member",
+    "person.disable": "shut somebody out",
+    "person.enable": "let somebody in again",
+    "person.appoint": "made somebody an operator",
+    "person.dismiss": "made an operator none",
+    "person.reset": "made a link for a new password",
+    "person.password": "changed their password",
+    "session.begin": "signed in",
+    "session.end": "signed out",
+    "session.prove": "gave their password again",
+    "link.setup": "set the installation up",
+    "link.invitation": "accepted an invitation",
+    "link.reset": "chose a new password",
+    "refused": "was refused",
+}
+
+
+class Status(NamedTuple):
+    """What a key's badge says, and how it looks: good, warn, bad, or off."""
+
+    text: str
+    look: str
+
+
+class Entry(NamedTuple):
+    """An entry of the menu: under which headings it stands, what it says, where it leads."""
+
+    under: tuple[str, ...]
+    text: str
+    path: str
+
+
+def error(status: int) -> str:
+    """What a page of an error is called."""
+    return _ERRORS.get(status, "Something went wrong")
+
+
+def may_not(scope: str) -> str:
+    """What somebody is told whose role does not allow it."""
+    return f"Your role does not let you {_RIGHTS.get(scope, scope)}. An admin of the account can."
+
+
+def act(name: str) -> str:
+    """What somebody did, as a page tells it."""
+    return _ACTS.get(name, name)
+
+
+def refusal(code: str, reason: str) -> str:
+    """Why a request was refused, as a page tells it."""
+    return reasons.say(code, reason)
+
+
+def limit(one: Limit) -> str:
+    """A limit, as it is typed."""
+    return limits.spell(one)
+
+
+def status(key: Key, now: int) -> Status:
+    """The badge of a key: the worst of what can be said of it."""
+    if key.state == "invalidated":
+        return Status("Invalidated", "off")
+    if key.state == "expired":
+        return Status("Expired", "off")
+    if key.state == "disabled":
+        return Status("Disabled", "bad")
+    if len([one for one in key.secrets if one.ends_at is None or one.ends_at > now]) > 1:
+        return Status("Rotating", "warn")
+    if key.expires_at is not None and key.expires_at - now < 7 * DAY * SECOND:
+        return Status("Expires soon", "warn")
+    if key.flags:
+        return Status("Look at it", "warn")
+    last = key.last_used_at or key.created_at
+    if now - last > 30 * DAY * SECOND:
+        return Status("Unused", "warn")
+    return Status("Never used", "off") if key.last_used_at is None else Status("Active", "good")
+
+
+def sentence(space: Keyspace, access: str | None, scopes: Sequence[str]) -> str:
+    """What a key will be able to do, in a sentence."""
+    noun = space.labels.get("noun", "key")
+    if access == "all":
+        return f"This {noun} can read and change everything in {space.title}."
+    if access == "read_only":
+        return f"This {noun} can read everything in {space.title}, and change nothing."
+    if access == "restricted":
+        titles = [space.scopes[name].title.lower() for name in scopes if name in space.scopes]
+        return (
+            f"This {noun} can {', '.join(titles)}."
+            if titles
+            else f"This {noun} can do nothing yet: tick what it may do."
+        )
+    return f"Choose what this {noun} can do."
+
+
+def label(space: Keyspace, name: str) -> str:
+    """A word of the profile's, or ours where it has none."""
+    noun = space.labels.get("noun", "key")
+    ours = {
+        "noun": noun,
+        "secret_noun": f"{noun} secret",
+        "start": f"Create {noun}",
+        "submit": "Create",
+        "continue": "Continue",
+        "edit": "Edit",
+        "rotate": "Rotate",
+        "invalidate": "Invalidate",
+        "delete": "Delete",
+        "disable": "Disable",
+        "enable": "Enable",
+        "title": space.navigation[-1] if space.navigation else f"{noun[0].upper()}{noun[1:]}s",
+    }
+    return space.labels.get(name, ours[name])
+
+
+#: Pages of an account beside its keys: what it takes to open one, what it is called, where it is.
+ACCOUNT_PAGES: Final = (
+    ("usage:read", "Usage", "usage"),
+    ("people:read", "Members", "people"),
+    ("management-keys:read", "Management keys", "management-keys"),
+    ("audit:read", "Audit trail", "audit"),
+)
+
+
+def operator_menu() -> list[Entry]:
+    """Where an operator can go."""
+    pages = (
+        ("Accounts", "accounts"),
+        ("People", "people"),
+        ("Keyspaces", "keyspaces"),
+        ("Management keys", "management-keys"),
+        ("Usage", "usage"),
+        ("Audit trail", "audit"),
+        ("Health", "health"),
+    )
+    return [Entry((), text, f"/console/operator/{path}") for text, path in pages]
