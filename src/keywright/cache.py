@@ -7,7 +7,7 @@ Ids that do not exist are remembered apart, few and for seconds, so that a flood
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from keywright.answers import Answers
@@ -30,7 +30,7 @@ class Entry:
         #: spelling -> (number of the secret, its six check characters): proven spellings are compared, not computed
         self.checks: dict[str, tuple[int, bytes]] = {}
         #: the identity headers of a forward-auth answer
-        self.headers: list[tuple[bytes, bytes]] | None = None
+        self.headers: tuple[tuple[bytes, bytes], ...] | None = None
 
 
 class Compiled:
@@ -49,6 +49,18 @@ class Compiled:
 class Cache:
     """Recent keys by id. Reads take no lock; fills and evictions do."""
 
+    __slots__ = (
+        "_absent",
+        "_capacity",
+        "_entries",
+        "_gates",
+        "_keyspaces",
+        "_lock",
+        "applied",
+        "get",
+        "keyspace",
+    )
+
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._entries: dict[bytes, Entry] = {}
@@ -56,15 +68,10 @@ class Cache:
         self._absent: dict[bytes, int] = {}
         self._gates: dict[str, str | None] = {}
         self._lock = threading.Lock()
+        #: the entry of a key, and a keyspace, if they are remembered: the dictionaries' own look-ups, for the hot path
+        self.get: Callable[[bytes], Entry | None] = self._entries.get
+        self.keyspace: Callable[[str], Compiled | None] = self._keyspaces.get
         self.applied = 0  # the newest change that has been acted upon
-
-    def get(self, key_id: bytes) -> Entry | None:
-        """The entry of a key, if it is remembered."""
-        return self._entries.get(key_id)
-
-    def keyspace(self, name: str) -> Compiled | None:
-        """A keyspace, if it is remembered."""
-        return self._keyspaces.get(name)
 
     def gate(self, name: str) -> tuple[bool, str | None]:
         """Whether a gate's name is remembered, and the keyspace that defines it."""

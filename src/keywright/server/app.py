@@ -7,19 +7,15 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from keywright.errors import CannotStart
 from keywright.installation import Installation
 from keywright.server.hot import App, Hot
 from keywright.server.problems import Receive, Scope, Send
+from keywright.server.wire import Wire
 from keywright.settings import Settings, is_loopback
-
-#: How much of a request's head is taken before it must have ended, in bytes.
-LONGEST_HEAD: Final = 128 * 1024
 
 
 def build(installation: Installation, settings: Settings) -> Hot:
@@ -71,30 +67,6 @@ def listen(settings: Settings) -> socket.socket:
     return taken
 
 
-class _Bounded(HttpToolsProtocol):
-    """HTTP whose heads end: uvicorn itself would collect an endless header line in memory."""
-
-    _in_head = True
-    _begun = True  # with these bytes, or before them; not somewhere inside them, behind another request
-    _taken = 0
-
-    def data_received(self, data: bytes) -> None:
-        self._begun = True
-        super().data_received(data)
-        if self._in_head and self._begun:
-            self._taken += len(data)
-            if self._taken > LONGEST_HEAD and not self.transport.is_closing():
-                self.send_400_response("The head of the request is too long.")
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._in_head, self._begun, self._taken = True, False, 0
-        super().on_message_complete()
-
-
 def hear(taken: socket.socket, settings: Settings) -> None:
     """Let requests come: from here on they wait, and are answered by ``run``. Raises ``CannotStart``."""
     try:
@@ -131,7 +103,7 @@ def server(app: App) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=_Bounded,
+        http=Wire,
         ws="none",
         lifespan="on",
         access_log=False,

@@ -13,6 +13,10 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Pairs = list[tuple[bytes, bytes]]
+#: A whole response: status, headers with their length, body.
+Reply = tuple[int, Sequence[tuple[bytes, bytes]], bytes]
+#: Answers a whole request from memory, or does nothing and says ``None``: it must be awaited, or refused with care.
+AtOnce = Callable[[Scope, bytes], Reply | None]
 
 NO_STORE: Final = (b"cache-control", b"no-store")
 JSON: Final = (b"content-type", b"application/json")
