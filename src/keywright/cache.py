@@ -23,12 +23,14 @@ ABSENT_FOR: Final = 5 * SECOND
 class Entry:
     """A key's record, and what was worked out about it once."""
 
-    __slots__ = ("checks", "headers", "record")
+    __slots__ = ("checks", "headers", "record", "said")
 
     def __init__(self, record: KeyRecord) -> None:
         self.record = record
         #: spelling -> (number of the secret, its six check characters): proven spellings are compared, not computed
         self.checks: dict[str, tuple[int, bytes]] = {}
+        #: what ``/v1/verify`` says of the key and its account, as JSON
+        self.said: bytes | None = None
         #: the identity headers of a forward-auth answer
         self.headers: tuple[tuple[bytes, bytes], ...] | None = None
 

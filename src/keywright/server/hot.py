@@ -113,6 +113,12 @@ class Caller(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(VerifyBody).decode
 _decode_batch = msgspec.json.Decoder(BatchBody).decode
 _encode = msgspec.json.Encoder().encode
+_UNCACHED: Final = b'{"Cache-Control":"no-store"}'
+#: ``Said`` of an allowed request, its request id one of our own.
+_ALLOWED: Final = (
+    b'{"valid":true,"code":"ok","reason":"ok","status":200,"headers":%b,"body":"",%b,"limits":%b,"stale":%b,'
+    b'"request_id":"%b"}'
+)
 
 
 class Hot:
@@ -195,7 +201,8 @@ class Hot:
             return None
         stale, engine, request_id = self._engine.fresh(now), self._engine, new_request_id()
         own = Ask(MANAGEMENT, "production", _VERIFY, ip=self._client(scope))
-        caller = engine.decide(own, headers, now, _target(scope), request_id, stale)
+        url = _target(scope) if scope["query_string"] else None
+        caller = engine.decide(own, headers, now, url, request_id, stale)
         if caller.code != "ok" or caller.key is None or caller.key.limits:
             return None
         asked = _decode(body)
@@ -205,7 +212,7 @@ class Hot:
         if verdict is None:
             return None
         engine.count(own, caller, now)
-        document = _encode(said(engine, verdict))
+        document = _say(engine, verdict)
         length = (b"content-length", b"%d" % len(document))
         return self._secured((200, (JSON, NO_STORE, NOSNIFF, length), document))
 
@@ -447,6 +454,24 @@ def said(engine: Engine, verdict: Verdict) -> Said:
         verdict.limits,
         verdict.stale,
         verdict.request_id,
+    )
+
+
+def _say(engine: Engine, verdict: Verdict) -> bytes:
+    """``said`` as JSON; what an allowed request's answer says of its key is written once and kept with it."""
+    entry = None if verdict.code != "ok" or verdict.key is None else engine.entry(verdict.key)
+    if entry is None:
+        return _encode(said(engine, verdict))
+    if entry.said is None:
+        record = entry.record
+        holding = Holding(record.account_id, record.account, record.account_state)
+        entry.said = b'"key":%b,"account":%b' % (_encode(shown.holder(record)), _encode(holding))
+    return _ALLOWED % (
+        _encode(dict(answer_to(engine, verdict).headers)) if verdict.limits else _UNCACHED,
+        entry.said,
+        _encode(verdict.limits) if verdict.limits else b"[]",
+        b"true" if verdict.stale else b"false",
+        verdict.request_id.encode(),
     )
 
 
