@@ -467,3 +467,30 @@ def test_a_child_outlives_its_parents_connections(kw: Keywright) -> None:
         os.close(descriptor)
 
     assert said == "ok,disabled,ok"
+
+
+@pytest.mark.security("T-25")
+@pytest.mark.full("a million unknown tokens")
+def test_a_flood_of_unknown_tokens_costs_no_memory(kw: Keywright) -> None:
+    """A flood of well-formed unknown tokens takes less than 50 MB, and 10,000 good keys stay known through it."""
+    import psutil
+
+    from keywright.credential import spell_token
+
+    many = 1_000_000 if os.environ.get("KEYWRIGHT_PROOF") else 20_000
+    good = [bearer(make(kw)) for _ in range(10_000 if many == 1_000_000 else 100)]
+    for headers in good:
+        assert kw.verify(headers, **EVERY).code == "ok"
+    before, process = kw.installation.lookup.statements, psutil.Process()
+    resident = process.memory_info().rss
+
+    for n in range(many):
+        token = spell_token(f"every_live_k{n:015}", "A" * 32)
+        assert kw.verify({"Authorization": f"Bearer {token}"}, **EVERY).reason == "unknown"
+
+    assert process.memory_info().rss - resident < 50_000_000
+    asked = kw.installation.lookup.statements - before
+    for headers in good:
+        assert kw.verify(headers, **EVERY).code == "ok"
+    missed = kw.installation.lookup.statements - before - asked
+    assert missed <= len(good) // 100

@@ -7,6 +7,7 @@ are made once per keyspace. Errors are problem+json (RFC 9457); a profile may as
 import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from keywright.errors import CODES
@@ -130,8 +131,8 @@ def rate_headers(verdict: Verdict, *, legacy: bool = False) -> list[tuple[str, s
     if not verdict.limits:
         return []
     headers = [
-        ("RateLimit-Policy", ", ".join(_policy(limit) for limit in verdict.limits)),
-        ("RateLimit", ", ".join(_remaining(limit) for limit in verdict.limits)),
+        ("RateLimit-Policy", ", ".join([_policy(s.name, s.limit, s.per) for s in verdict.limits])),
+        ("RateLimit", ", ".join([_remaining(state) for state in verdict.limits])),
     ]
     if legacy:
         tightest = min(verdict.limits, key=lambda limit: limit.remaining)
@@ -147,17 +148,23 @@ def rate_headers(verdict: Verdict, *, legacy: bool = False) -> list[tuple[str, s
 _WINDOWS: Final = {"minute": 60, "hour": 3600, "day": 86_400, "month": 30 * 86_400}
 
 
-def _policy(limit: LimitState) -> str:
-    window = limit.per if isinstance(limit.per, int) else _WINDOWS.get(limit.per or "")
-    return f'"{limit.name}";q={limit.limit}' + (f";w={window}" if window else "")
+@lru_cache(maxsize=1_000)
+def _policy(name: str, limit: int, per: str | int | None) -> str:
+    """What a limit is, whoever has it: said once."""
+    window = per if isinstance(per, int) else _WINDOWS.get(per or "")
+    return f'"{name}";q={limit}' + (f";w={window}" if window else "")
 
 
-def _remaining(limit: LimitState) -> str:
-    return f'"{limit.name}";r={limit.remaining}' + (
-        f";t={limit.reset_seconds}" if limit.reset_seconds else ""
-    )
+def _remaining(state: LimitState) -> str:
+    reset = f";t={state.reset_seconds}" if state.reset_seconds else ""
+    return f'"{state.name}";r={state.remaining}{reset}'
 
 
 def say_headers(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     """An answer's headers as ASGI takes them."""
-    return [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
+    return [(_name(name), value.encode("latin-1", "replace")) for name, value in headers]
+
+
+@lru_cache(maxsize=100)
+def _name(name: str) -> bytes:
+    return name.lower().encode("latin-1")

@@ -7,7 +7,7 @@ Ids that do not exist are remembered apart, few and for seconds, so that a flood
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from keywright.answers import Answers
@@ -23,14 +23,16 @@ ABSENT_FOR: Final = 5 * SECOND
 class Entry:
     """A key's record, and what was worked out about it once."""
 
-    __slots__ = ("checks", "headers", "record")
+    __slots__ = ("checks", "headers", "record", "said")
 
     def __init__(self, record: KeyRecord) -> None:
         self.record = record
         #: spelling -> (number of the secret, its six check characters): proven spellings are compared, not computed
         self.checks: dict[str, tuple[int, bytes]] = {}
+        #: what ``/v1/verify`` says of the key and its account, as JSON
+        self.said: bytes | None = None
         #: the identity headers of a forward-auth answer
-        self.headers: list[tuple[bytes, bytes]] | None = None
+        self.headers: tuple[tuple[bytes, bytes], ...] | None = None
 
 
 class Compiled:
@@ -49,6 +51,20 @@ class Compiled:
 class Cache:
     """Recent keys by id. Reads take no lock; fills and evictions do."""
 
+    __slots__ = (
+        "_absent",
+        "_capacity",
+        "_entries",
+        "_gates",
+        "_keyspaces",
+        "_lock",
+        "applied",
+        "found",
+        "get",
+        "keyspace",
+        "missed",
+    )
+
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._entries: dict[bytes, Entry] = {}
@@ -56,17 +72,12 @@ class Cache:
         self._absent: dict[bytes, int] = {}
         self._gates: dict[str, str | None] = {}
         self._lock = threading.Lock()
+        #: the entry of a key, and a keyspace, if they are remembered: the dictionaries' own look-ups, for the hot path
+        self.get: Callable[[bytes], Entry | None] = self._entries.get
+        self.keyspace: Callable[[str], Compiled | None] = self._keyspaces.get
         self.applied = 0  # the newest change that has been acted upon
         #: how often the store was asked for a key, and had it or not
         self.found, self.missed = 0, 0
-
-    def get(self, key_id: bytes) -> Entry | None:
-        """The entry of a key, if it is remembered."""
-        return self._entries.get(key_id)
-
-    def keyspace(self, name: str) -> Compiled | None:
-        """A keyspace, if it is remembered."""
-        return self._keyspaces.get(name)
 
     def gate(self, name: str) -> tuple[bool, str | None]:
         """Whether a gate's name is remembered, and the keyspace that defines it."""

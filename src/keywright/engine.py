@@ -139,6 +139,19 @@ class Engine:
         self.count(ask, verdict, now)
         return verdict
 
+    def at_once(
+        self, ask: Ask, given: Given, now: int, url: str | bytes | None, request_id: str, stale: bool
+    ) -> Verdict | None:
+        """``verify`` after ``fresh``, where it need not wait for the disk; ``None``, and nothing is done, where it must."""
+        verdict = self.decide(ask, given, now, url, request_id, stale)
+        if verdict.code == "ok" and ask.metered and verdict.key is not None and verdict.key.limits:
+            spent = self._blocks.at_once(verdict.key, limits.check_cost(ask.cost), now)
+            if spent is None:
+                return None
+            verdict = self._settle(verdict, spent)
+        self.count(ask, verdict, now)
+        return verdict
+
     # --------------------------------------------------------------------------------------------------- up to a yes
 
     def decide(

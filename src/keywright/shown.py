@@ -6,6 +6,8 @@ Times are RFC 3339 in UTC. A secret is here only in ``issued`` and ``issued_webh
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from keywright import reasons
 from keywright.model import (
     Account,
@@ -20,7 +22,6 @@ from keywright.model import (
     Person,
     Propagation,
     Session,
-    Verdict,
 )
 from keywright.presentations import Presentation, presentations
 from keywright.times import rfc3339
@@ -202,33 +203,33 @@ def keyspace(record: Keyspace, created_at: int, updated_at: int) -> dict[str, An
     }
 
 
-def holder(record: KeyRecord) -> dict[str, Any]:
+class Holder(msgspec.Struct, frozen=True, gc=False):
     """A key as its own caller, or the host that verified it, may see it."""
-    return {
-        "id": record.id,
-        "name": record.name,
-        "environment": record.environment,
-        "access": record.access,
-        "scopes": sorted(record.scopes),
-        "team": record.team,
-        "application": record.application,
-        "expires_at": _time(record.expires_at),
-    }
+
+    id: str
+    name: str
+    environment: str
+    access: str
+    scopes: list[str]
+    team: str | None
+    application: str | None
+    expires_at: str | None
+    metadata: msgspec.Raw
 
 
-def limits(verdict: Verdict) -> list[dict[str, Any]]:
-    """How the limits stand after a verification."""
-    return [
-        {
-            "name": state.name,
-            "kind": state.kind,
-            "limit": state.limit,
-            "per": state.per,
-            "remaining": state.remaining,
-            "reset_seconds": state.reset_seconds,
-        }
-        for state in verdict.limits
-    ]
+def holder(record: KeyRecord) -> Holder:
+    """A key as its own caller, or the host that verified it, may see it."""
+    return Holder(
+        record.id,
+        record.name,
+        record.environment,
+        record.access,
+        sorted(record.scopes),
+        record.team,
+        record.application,
+        _time(record.expires_at),
+        msgspec.Raw(record.metadata.encode()),
+    )
 
 
 def usage(report: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from keywright.server.hot import Hot
 from keywright.server.problems import App, Receive, Scope, Send
 from keywright.server.strict import Strict
 from keywright.server.watch import Measured, Watch, counted
+from keywright.server.wire import Wire
 from keywright.settings import Settings, is_loopback
 
 #: How often clients are looked at that owe the rest of a request, in tenths of a second.
@@ -144,7 +145,7 @@ def server(app: App) -> _Server:
         Measured(app, app.watch) if isinstance(app, Hot) else app,
         interface="asgi3",
         loop="uvloop",
-        http=Strict,
+        http=Wire,
         ws="none",
         lifespan="on",
         access_log=False,

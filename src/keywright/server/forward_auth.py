@@ -5,55 +5,102 @@ path that can be read in two ways is refused rather than guessed at.
 """
 
 import re
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from keywright.cache import Compiled, Entry
 from keywright.engine import AtHand, Engine
+from keywright.errors import Unavailable
 from keywright.model import Ask, GateRule, KeyRecord
+
+Pair = tuple[bytes, bytes]
+Pairs = Iterable[Pair]
 
 PREFIX: Final = b"/authz/forward/"
 _METHODS: Final = {
     name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 }
-#: The headers that a family's proxies send: method, then target.
-FORWARD: Final = (b"x-forwarded-method", b"x-forwarded-uri")
+#: The headers that a family's proxies send.
+_METHOD_HEADER: Final = b"x-forwarded-method"
+_TARGET_HEADER: Final = b"x-forwarded-uri"
+FORWARD: Final = frozenset({_METHOD_HEADER, _TARGET_HEADER})
 
 #: What a method can look like: ``VERSION-CONTROL`` and ``M-SEARCH`` are some.
 _METHOD: Final = re.compile(rb"\A[A-Za-z-]{1,20}\Z")
 #: What a gate can be called. Other names are not looked for: they would be remembered as absent, however long.
 _NAME: Final = re.compile(r"\A[a-z][a-z0-9-]{0,39}\Z")
+#: A target whose path is plain: no escape, no segment that is empty or begins with a dot, nothing that anybody reads twice.
+_PLAIN: Final = re.compile(rb"((?:/[0-9A-Za-z_~-][0-9A-Za-z._~-]*)+)(?:\?|\Z)")
 
 
-class Asked(NamedTuple):
-    """What a proxy says of the request that it holds back."""
-
-    method: str
-    target: bytes
-
-
-class Gate(NamedTuple):
+class Gate:
     """A gate, found: its keyspace, its environment, and its rules; ``None`` where it asks by method alone."""
 
-    compiled: Compiled
-    environment: str
-    rules: tuple[GateRule, ...] | None
+    __slots__ = ("_keyspace", "_rules", "compiled", "environment")
+
+    def __init__(self, compiled: Compiled, environment: str, rules: tuple[GateRule, ...] | None) -> None:
+        self.compiled = compiled
+        self.environment = environment
+        self._keyspace = compiled.keyspace.name
+        self._rules = None if rules is None else [(_fitting(rule.path), rule) for rule in rules]
+
+    def ask(self, method: str, target: bytes, ip: str | None) -> Ask | None:
+        """What is asked of a request; ``None`` where its path can be read in more than one way."""
+        if self._rules is None:
+            return Ask(self._keyspace, self.environment, method=method, ip=ip)
+        path = canonical_path(target)
+        if path is None:
+            return None
+        rule = self._rule(method, path)
+        if rule is None:
+            # No rule says what this needs, so nothing is asked that a narrower key could hold: only `all` passes.
+            return Ask(self._keyspace, self.environment, ip=ip, resource="other")
+        return Ask(
+            self._keyspace,
+            self.environment,
+            scopes=rule.scopes,
+            method=method,
+            resource=rule.resource or rule.path,
+            ip=ip,
+            cost=rule.cost,
+            authenticate_only=rule.authenticate_only,
+            reads=rule.reads,
+        )
+
+    def _rule(self, method: str, path: str) -> GateRule | None:
+        """The first rule whose path and method fit; what fits GET fits HEAD."""
+        for fits, rule in self._rules or ():
+            methods = rule.methods
+            if (not methods or method in methods or (method == "HEAD" and "GET" in methods)) and fits(path):
+                return rule
+        return None
 
 
-def read(headers: list[tuple[bytes, bytes]]) -> Asked | None:
-    """Read the family's headers; ``None`` where one is missing or doubled."""
-    fields = dict(headers)
-    method, target = fields.get(b"x-forwarded-method"), fields.get(b"x-forwarded-uri")
-    if not method or not target or (len(fields) != len(headers) and _is_doubled(headers)):
+def _fitting(pattern: str) -> Callable[[str], object]:
+    """Whether a path fits: whole segments, in the case they are written in; ``*`` is any one, ``**`` any to the end."""
+    *segments, last = pattern.split("/")
+    parts = ["[^/]*" if segment == "*" else re.escape(segment) for segment in segments]
+    parts.append({"*": "[^/]*", "**": ".*"}.get(last) or re.escape(last))
+    return re.compile("/".join(parts), re.DOTALL).fullmatch
+
+
+def read(headers: Pairs) -> tuple[str, bytes] | None:
+    """Read the family's headers, method and target; ``None`` where one is missing, doubled or unreadable."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in FORWARD:
+            if name in found:
+                return None
+            found[name] = value
+    method, target = found.get(_METHOD_HEADER), found.get(_TARGET_HEADER)
+    if not method or not target:
         return None
     known = _METHODS.get(method)
     if known is None and _METHOD.match(method):
         known = method.decode("ascii").upper()
-    return None if known is None else Asked(known, target)
-
-
-def _is_doubled(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(sum(name == wanted for name, _ in headers) > 1 for wanted in FORWARD)
+    return None if known is None else (known, target)
 
 
 def find(engine: Engine, name: str, *, stale: bool, at_hand: AtHand | None = None) -> Gate | None:
@@ -71,49 +118,11 @@ def find(engine: Engine, name: str, *, stale: bool, at_hand: AtHand | None = Non
     return Gate(compiled, gate.environment, gate.rules)
 
 
-def ask_of(gate: Gate, asked: Asked, ip: str | None) -> Ask | None:
-    """What a gate asks of a request; ``None`` where its path can be read in more than one way."""
-    keyspace = gate.compiled.keyspace.name
-    if gate.rules is None:
-        return Ask(keyspace, gate.environment, method=asked.method, ip=ip)
-    path = canonical_path(asked.target)
-    if path is None:
-        return None
-    rule = match(gate.rules, asked.method, path)
-    if rule is None:
-        # No rule says what this needs, so nothing is asked that a narrower key could hold: only `all` passes.
-        return Ask(keyspace, gate.environment, ip=ip, resource="other")
-    return Ask(
-        keyspace,
-        gate.environment,
-        scopes=rule.scopes,
-        method=asked.method,
-        resource=rule.resource or rule.path,
-        ip=ip,
-        cost=rule.cost,
-        authenticate_only=rule.authenticate_only,
-        reads=rule.reads,
-    )
-
-
-def match(rules: tuple[GateRule, ...], method: str, path: str) -> GateRule | None:
-    """The first rule whose path and method fit. Whole segments, in the case they are written in; ``*`` is any one."""
-    segments = path.split("/")
-    for rule in rules:
-        pattern = rule.path.split("/")
-        if pattern[-1] == "**":
-            fits = len(segments) >= len(pattern) and _same(pattern[:-1], segments[: len(pattern) - 1])
-        else:
-            fits = len(segments) == len(pattern) and _same(pattern, segments)
-        if fits and (
-            not rule.methods or method in rule.methods or (method == "HEAD" and "GET" in rule.methods)
-        ):
-            return rule
-    return None
-
-
 def canonical_path(target: bytes) -> str | None:
     """The one reading of a target's path, or ``None`` where there are several."""
+    plain = _PLAIN.match(target)
+    if plain is not None:
+        return plain[1].decode("ascii")
     raw = target.partition(b"?")[0]
     if not raw.startswith(b"/") or b"\\" in raw or b"#" in raw:
         return None
@@ -133,23 +142,31 @@ def canonical_path(target: bytes) -> str | None:
     return "/".join(segments) or "/"
 
 
-def identity(entry: Entry | None, record: KeyRecord) -> list[tuple[bytes, bytes]]:
+def identity(entry: Entry | None, record: KeyRecord) -> tuple[Pair, ...]:
     """The identity headers of an allowed request: always all of them, so that none of a client's own survives."""
     if entry is not None and entry.headers is not None:
         return entry.headers
-    headers = [
+    headers = (
         (b"x-keywright-key", record.id.encode()),
-        (b"x-keywright-account", record.account.encode()),
-        (b"x-keywright-environment", record.environment.encode()),
-        (b"x-keywright-access", record.access.encode()),
-        (b"x-keywright-scopes", ",".join(sorted(record.scopes)).encode()),
+        _shared(b"x-keywright-account", record.account),
+        _shared(b"x-keywright-environment", record.environment),
+        _shared(b"x-keywright-access", record.access),
+        _shared(b"x-keywright-scopes", ",".join(sorted(record.scopes))),
         (b"cache-control", b"no-store"),
         (b"content-length", b"0"),
-    ]
+    )
     if entry is not None:
         entry.headers = headers
     return headers
 
 
-def _same(pattern: list[str], segments: list[str]) -> bool:
-    return all(wanted in ("*", segment) for wanted, segment in zip(pattern, segments, strict=True))
+@lru_cache(maxsize=10_000)
+def _shared(name: bytes, value: str) -> Pair:
+    """A header that many keys have in common, once in memory.
+
+    What stands in a row is written into an answer as it is, and was checked when the row was made. A row that somebody
+    has edited by hand must not write headers of its own: the key is unavailable then.
+    """
+    if not value.isprintable():
+        raise Unavailable(f"the record of the key cannot be read: {name.decode()} has control characters")
+    return name, value.encode()

@@ -14,24 +14,27 @@ from urllib.parse import quote
 import msgspec
 
 from keywright import shown
-from keywright.answers import Answer, say_headers
+from keywright.answers import Answer, rate_headers, say_headers
 from keywright.credential import LONGEST
 from keywright.desk.grants import Reach, reach_of
 from keywright.engine import Engine, Given
 from keywright.errors import Invalid, KeywrightError, NotFound, Unavailable
 from keywright.installation import Installation, new_request_id
 from keywright.limits import check_cost
-from keywright.model import MANAGEMENT, Actor, Ask, Verdict
+from keywright.model import MANAGEMENT, Actor, Ask, LimitState, Verdict
 from keywright.schemes import MALFORMED, Presented, Unproven, from_mapping
 from keywright.server import callers, forward_auth, self_service
 from keywright.server.bodies import BODY_LIMIT, CutOff, TooLarge, accept_json, read_body, refuse_twins
 from keywright.server.callers import Caller
 from keywright.server.problems import (
+    JSON,
     NO_STORE,
     NOSNIFF,
     App,
+    AtOnce,
     Pairs,
     Receive,
+    Reply,
     Scope,
     Send,
     refuse_body,
@@ -52,6 +55,8 @@ BATCH_ITEMS: Final = 100
 ANYBODY: Final = frozenset(
     [("POST", "/v1/session"), ("POST", "/v1/session/link"), ("POST", "/v1/session/follow")]
 )
+HSTS: Final = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
+_VERIFY: Final = ("verify",)
 
 log = logging.getLogger("keywright")
 
@@ -81,9 +86,39 @@ class BatchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     items: list[VerifyBody]
 
 
+class Holding(msgspec.Struct, frozen=True, gc=False):
+    """Whose a verified key is."""
+
+    id: str
+    username: str
+    state: str
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What ``POST /v1/verify`` answers."""
+
+    valid: bool
+    code: str
+    reason: str
+    status: int
+    headers: dict[str, str]
+    body: str
+    key: shown.Holder | None
+    account: Holding | None
+    limits: tuple[LimitState, ...]
+    stale: bool
+    request_id: str
+
+
 _decode = msgspec.json.Decoder(VerifyBody).decode
 _decode_batch = msgspec.json.Decoder(BatchBody).decode
 _encode = msgspec.json.Encoder().encode
+_UNCACHED: Final = b'{"Cache-Control":"no-store"}'
+#: ``Said`` of an allowed request, its request id one of our own.
+_ALLOWED: Final = (
+    b'{"valid":true,"code":"ok","reason":"ok","status":200,"headers":%b,"body":"",%b,"limits":%b,"stale":%b,'
+    b'"request_id":"%b"}'
+)
 
 
 class Hot:
@@ -115,9 +150,9 @@ class Hot:
             await self._other(scope, receive, send)
             return
         scope["keywright.request_id"] = new_request_id()
-        if "raw_path" not in scope:  # ASGI lets a server leave it out
-            scope["raw_path"] = quote(scope["path"]).encode()
-        path: bytes = scope["raw_path"]
+        path: bytes | None = scope.get("raw_path")
+        if path is None:  # ASGI lets a server leave it out
+            path = scope["raw_path"] = quote(scope["path"]).encode()
         door = self._exact.get(path)
         if door is None:
             door = self._forward if path.startswith(forward_auth.PREFIX) else self._slow
@@ -136,6 +171,60 @@ class Hot:
             await door(scope, receive, send)
         except KeywrightError as error:
             await respond_error(scope, send, error)
+
+    # ----------------------------------------------------------------------------------------------------- on the spot
+
+    def at_once(self, path: bytes) -> AtOnce | None:
+        """What may answer a request for a path without a wait: where the store is near, the doors of verification."""
+        if self._engine.far:
+            return None
+        if path in self._gates:
+            return self._forward_at_once
+        return self._verify_at_once if path == b"/v1/verify" else None
+
+    def _forward_at_once(self, scope: Scope, _body: bytes) -> Reply | None:
+        headers, now = scope["headers"], self._clock()
+        if len(headers) > MOST_HEADERS or (self._https and not self._came_by_https(scope)):
+            return None
+        stale = self._engine.fresh(now)
+        gate, asked = self._gate(scope, stale=stale), forward_auth.read(headers)
+        if gate is None or asked is None:
+            return None
+        method, target = asked
+        ask = gate.ask(method, target, self._client(scope))
+        if ask is None:
+            return None
+        verdict = self._engine.at_once(ask, headers, now, target, new_request_id(), stale)
+        return None if verdict is None else self._secured(self._reply_of(gate, verdict))
+
+    def _verify_at_once(self, scope: Scope, body: bytes) -> Reply | None:
+        headers, now = scope["headers"], self._clock()
+        if len(headers) > MOST_HEADERS or (self._https and not self._came_by_https(scope)):
+            return None
+        if scope["method"] != "POST" or len(body) > BODY_LIMIT or not accept_json(headers):
+            return None
+        stale, engine, request_id = self._engine.fresh(now), self._engine, new_request_id()
+        own = Ask(MANAGEMENT, "production", _VERIFY, ip=self._client(scope))
+        url = _target(scope) if scope["query_string"] else None
+        caller = engine.decide(own, headers, now, url, request_id, stale)
+        if caller.code != "ok" or caller.key is None or caller.key.limits:
+            return None
+        asked = _decode(body)
+        refuse_twins(body)
+        ask, given = _checked(asked, reach_of(caller.key.binding), "")
+        verdict = engine.at_once(ask, given, now, asked.url, request_id, stale)
+        if verdict is None:
+            return None
+        engine.count(own, caller, now)
+        document = _say(engine, verdict)
+        length = (b"content-length", b"%d" % len(document))
+        return self._secured((200, (JSON, NO_STORE, NOSNIFF, length), document))
+
+    def _secured(self, reply: Reply) -> Reply:
+        if not self._https:
+            return reply
+        status, headers, body = reply
+        return status, (*headers, HSTS), body
 
     # -------------------------------------------------------------------------------------------------- verification
 
@@ -181,7 +270,7 @@ class Hot:
             return None
         return caller, asked
 
-    async def _answer(self, ask: Ask, given: Given, url: str | None, request_id: str) -> dict[str, Any]:
+    async def _answer(self, ask: Ask, given: Given, url: str | None, request_id: str) -> Said:
         verdict = await self._engine.averify(ask, given, self._clock(), url=url, request_id=request_id)
         return said(self._engine, verdict)
 
@@ -245,29 +334,36 @@ class Hot:
         if gate is None:
             await respond_problem(scope, send, "not_found", "There is no gate of this name.")
             return
-        asked = forward_auth.read(scope["headers"])
+        headers = scope["headers"]
+        asked = forward_auth.read(headers)
         if asked is None:
             await self._turn_away(scope, send, "gateway_misconfigured", gate)
             return
-        ask = forward_auth.ask_of(gate, asked, self._client(scope))
+        method, target = asked
+        ask = gate.ask(method, target, self._client(scope))
         if ask is None:
             await self._turn_away(scope, send, "ambiguous_path", gate)
             return
         if self._engine.far:
-            verdict = await self._engine.adecide(ask, scope["headers"], now, asked.target, request_id, stale)
+            verdict = await self._engine.adecide(ask, headers, now, target, request_id, stale)
         else:
-            verdict = self._engine.decide(ask, scope["headers"], now, asked.target, request_id, stale)
+            verdict = self._engine.decide(ask, headers, now, target, request_id, stale)
         if verdict.code == "ok" and verdict.key is not None and verdict.key.limits:
             verdict = await self._engine.acharge(ask, verdict, now)
         self._engine.count(ask, verdict, now)
+        status, answered, body = self._reply_of(gate, verdict)
+        await send({"type": "http.response.start", "status": status, "headers": answered})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    def _reply_of(self, gate: forward_auth.Gate, verdict: Verdict) -> Reply:
+        """What a proxy is told: who it is, or what to tell the client."""
         if verdict.code != "ok" or verdict.key is None:
-            await self._refuse(scope, send, verdict)
-            return
+            return reply_of(answer_to(self._engine, verdict))
         headers = forward_auth.identity(self._engine.entry(verdict.key), verdict.key)
         if verdict.limits:
-            headers = [*headers, *say_headers(answer_to(self._engine, verdict).headers[:-1])]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b""})
+            legacy = gate.compiled.keyspace.rate_headers
+            return 200, (*headers, *say_headers(rate_headers(verdict, legacy=legacy))), b""
+        return 200, headers, b""
 
     def _gate(self, scope: Scope, *, stale: bool) -> forward_auth.Gate | None:
         """The gate of a path: remembered for as long as its keyspace is."""
@@ -383,27 +479,41 @@ def _gate_name(scope: Scope) -> str:
     return name.decode("latin-1")
 
 
-def said(engine: Engine, verdict: Verdict) -> dict[str, Any]:
+def said(engine: Engine, verdict: Verdict) -> Said:
     """A verdict as ``/v1/verify`` says it to an authorised caller."""
     answer = answer_to(engine, verdict)
     record = verdict.key
-    return {
-        "valid": verdict.code == "ok",
-        "code": verdict.code,
-        "reason": verdict.reason,
-        "status": answer.status,
-        "headers": dict(answer.headers),
-        "body": answer.body.decode(),
-        "key": None
-        if record is None
-        else shown.holder(record) | {"metadata": msgspec.Raw(record.metadata.encode())},
-        "account": None
-        if record is None
-        else {"id": record.account_id, "username": record.account, "state": record.account_state},
-        "limits": shown.limits(verdict),
-        "stale": verdict.stale,
-        "request_id": verdict.request_id,
-    }
+    return Said(
+        verdict.code == "ok",
+        verdict.code,
+        verdict.reason,
+        answer.status,
+        dict(answer.headers),
+        answer.body.decode(),
+        None if record is None else shown.holder(record),
+        None if record is None else Holding(record.account_id, record.account, record.account_state),
+        verdict.limits,
+        verdict.stale,
+        verdict.request_id,
+    )
+
+
+def _say(engine: Engine, verdict: Verdict) -> bytes:
+    """``said`` as JSON; what an allowed request's answer says of its key is written once and kept with it."""
+    entry = None if verdict.code != "ok" or verdict.key is None else engine.entry(verdict.key)
+    if entry is None:
+        return _encode(said(engine, verdict))
+    if entry.said is None:
+        record = entry.record
+        holding = Holding(record.account_id, record.account, record.account_state)
+        entry.said = b'"key":%b,"account":%b' % (_encode(shown.holder(record)), _encode(holding))
+    return _ALLOWED % (
+        _encode(dict(answer_to(engine, verdict).headers)) if verdict.limits else _UNCACHED,
+        entry.said,
+        _encode(verdict.limits) if verdict.limits else b"[]",
+        b"true" if verdict.stale else b"false",
+        verdict.request_id.encode(),
+    )
 
 
 def answer_to(engine: Engine, verdict: Verdict) -> Answer:
@@ -511,11 +621,17 @@ def _plain(first: str, second: str | None) -> Presented | Unproven:
     return Presented.of_token(left) if right is None else Presented.of_pair(left, right)
 
 
+def reply_of(answer: Answer) -> Reply:
+    """An answer as ASGI and the wire take it."""
+    length = (b"content-length", b"%d" % len(answer.body))
+    return answer.status, [*say_headers(answer.headers), length], answer.body
+
+
 def _with_hsts(send: Send) -> Send:
     async def sending(message: Any) -> None:
         if message["type"] == "http.response.start":
             headers: Pairs = list(message["headers"])
-            headers.append((b"strict-transport-security", b"max-age=31536000; includeSubDomains"))
+            headers.append(HSTS)
             message = {**message, "headers": headers}
         await send(message)
 

@@ -1,7 +1,7 @@
 """Responses of the raw doors: problem+json and plain JSON, as ASGI messages."""
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -14,6 +14,23 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Pairs = list[tuple[bytes, bytes]]
+#: A whole response: status, headers with their length, body.
+Reply = tuple[int, Sequence[tuple[bytes, bytes]], bytes]
+#: Answers a whole request from memory, or does nothing and says ``None``: it must be awaited, or refused with care.
+AtOnce = Callable[[Scope, bytes], Reply | None]
+
+
+class Prompt(Protocol):
+    """An application that may answer some requests on the spot."""
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer one request."""
+        ...
+
+    def at_once(self, path: bytes) -> AtOnce | None:
+        """What may answer a request for a path without a wait."""
+        ...
+
 
 NO_STORE: Final = (b"cache-control", b"no-store")
 JSON: Final = (b"content-type", b"application/json")

@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from keywright.errors import Unavailable
 from keywright.installation import Installation
 from keywright.server.board import Board, Place
 from keywright.server.metrics import Figure, Said, bucket, grows, merged, page
-from keywright.server.problems import App, Message, Receive, Scope, Send
+from keywright.server.problems import AtOnce, Message, Prompt, Receive, Reply, Scope, Send
 
 TELL_EVERY: Final = 1.0  # seconds
 MEASURE_EVERY: Final = 16  # requests
@@ -163,23 +164,42 @@ class Watch:
 class Measured:
     """An application, with the duration of every 16th verification measured."""
 
-    def __init__(self, app: App, watch: Watch) -> None:
+    def __init__(self, app: Prompt, watch: Watch) -> None:
         self._app = app
+        self._find: Callable[[bytes], AtOnce | None] = app.at_once
         self._watch = watch
         self._left = MEASURE_EVERY
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one request."""
         self._left -= 1
-        return self._app(scope, receive, send) if self._left else self._measure(scope, receive, send)
+        return self._app(scope, receive, send) if self._left > 0 else self._measure(scope, receive, send)
+
+    def at_once(self, path: bytes) -> AtOnce | None:
+        """What the application answers at once, every 16th of it measured."""
+        door = self._find(path)
+        if door is None:
+            return None
+        self._left -= 1
+        return door if self._left > 0 else partial(self._measure_at_once, door)
+
+    def _measure_at_once(self, door: AtOnce, scope: Scope, body: bytes) -> Reply | None:
+        self._left = MEASURE_EVERY
+        began = time.perf_counter()
+        reply = door(scope, body)
+        if reply is not None:
+            self._note(scope, time.perf_counter() - began)
+        return reply
 
     async def _measure(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._left = MEASURE_EVERY
         began = time.perf_counter()
         await self._app(scope, receive, send)
+        self._note(scope, time.perf_counter() - began)
+
+    def _note(self, scope: Scope, took: float) -> None:
         door = _door(scope)
         if door is not None:
-            took = time.perf_counter() - began
             self._watch.add(f"{_DURATION}:count", door, bucket(took))
             self._watch.add(f"{_DURATION}:sum", door, by=took)
 

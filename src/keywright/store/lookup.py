@@ -5,6 +5,7 @@ here: the statements' columns, and how rows become a record.
 """
 
 from ipaddress import ip_network
+from sys import intern
 from typing import Any, Final, Protocol, get_args
 
 import msgspec
@@ -132,15 +133,15 @@ def _record(key_id: str, rows: list[Any]) -> KeyRecord:
     account = tuple((f"account:{row[2]}", limit) for limit in _sound_limits(row[12]))
     record = KeyRecord(
         id=key_id,
-        keyspace=row[0],
-        environment=row[1],
-        account_id=row[2],
-        account=row[3],
-        account_state=row[4],
+        keyspace=_shared(row[0]),
+        environment=_shared(row[1]),
+        account_id=_shared(row[2]),
+        account=_shared(row[3]),
+        account_state=_shared(row[4]),
         name=row[5],
-        access=row[6],
+        access=_shared(row[6]),
         scopes=_scopes(row[7]) if row[7] != "[]" else _NO_SCOPES,
-        state=row[8],
+        state=_shared(row[8]),
         expires_at=row[9],
         networks=tuple(ip_network(text) for text in _texts(row[10])) if row[10] != "[]" else (),
         limits=own + account,
@@ -148,12 +149,17 @@ def _record(key_id: str, rows: list[Any]) -> KeyRecord:
         team=row[13],
         application=row[14],
         plan=row[15],
-        metadata=row[16],
+        metadata=_shared(row[16]) if row[16] == "{}" else row[16],
         binding=None if row[17] is None else _binding(row[17]),
         seq=row[23] or 0,
     )
     _check(record)
     return record
+
+
+def _shared(text: Any) -> Any:
+    """A text that many keys have in common, once in memory: it is most of what a remembered key would take."""
+    return intern(text) if type(text) is str else text
 
 
 def _sound_limits(text: str) -> tuple[Limit, ...]:

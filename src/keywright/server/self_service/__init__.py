@@ -157,8 +157,8 @@ def _whoami(record: KeyRecord, verdict: Verdict) -> dict[str, Any]:
         "keyspace": record.keyspace,
         "environment": record.environment,
         "account": {"id": record.account_id, "username": record.account},
-        "key": {"id": record.id, "name": record.name, "expires_at": key["expires_at"]},
+        "key": {"id": record.id, "name": record.name, "expires_at": key.expires_at},
         "access": record.access,
-        "scopes": key["scopes"],
+        "scopes": key.scopes,
         "scheme": verdict.scheme,
     }

@@ -1,0 +1,142 @@
+"""The wire: what is answered on the spot is answered as it is the ordinary way, and every request in its turn."""
+
+import json
+import re
+
+import pytest
+
+from conftest import bearer, make
+from keywright import Keywright
+from keywright.server.wire import Wire
+from keywright.testing import Clock
+from surfaces import Given, exchange, manager, pairs, request, served, server, statuses, token
+
+GET = [("X-Forwarded-Method", "GET"), ("X-Forwarded-Uri", "/things/1?page=2")]
+#: What differs between two answers to one request, and the word that a connection ends.
+VARIES = re.compile(rb"date: [^\r]*\r\n|connection: close\r\n|req_[0-9a-f]{20}|content-length: [0-9]+\r\n")
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each request that could be answered on the spot was."""
+    found: list[bool] = []
+    answer = Wire._answer
+
+    def noted(wire: Wire, door: object) -> bool:
+        found.append(answer(wire, door))  # type: ignore[arg-type]
+        return found[-1]
+
+    monkeypatch.setattr(Wire, "_answer", noted)
+    return found
+
+
+def responses(answer: bytes) -> list[bytes]:
+    """The responses in what a server sent, without what varies."""
+    return [VARIES.sub(b"", part) for part in re.split(rb"(?=HTTP/1\.1 )", answer) if part]
+
+
+def asked(kw: Keywright) -> list[tuple[str, str, Given, bytes, bool]]:
+    """Requests to the hot doors, and whether each is answered on the spot."""
+    right, narrow, ended = make(kw), make(kw, access="restricted", scopes=["things:read"]), make(kw)
+    kw.keys.invalidate(ended.key.id)
+    caller = [("Content-Type", "application/json"), *manager(kw).items()]
+    shop, every, verify = "/authz/forward/shop", "/authz/forward/every.production", "/v1/verify"
+    question = {"keyspace": "every", "environment": "production", "scopes": ["things:read"]}
+
+    def body(**more: object) -> bytes:
+        return json.dumps(question | more).encode()
+
+    return [
+        ("GET", shop, [*GET, *pairs(bearer(right))], b"", True),
+        ("HEAD", shop, [*GET, *pairs(bearer(right))], b"", True),
+        ("POST", shop, [*GET, *pairs(bearer(narrow))], b"ignored", True),
+        ("GET", shop, GET, b"", True),
+        ("HEAD", shop, GET, b"", True),
+        ("GET", shop, [*GET, *pairs(bearer(ended))], b"", True),
+        ("GET", every, [*GET, *pairs(bearer(narrow))], b"", True),
+        ("GET", every, [*GET, *GET, *pairs(bearer(right))], b"", False),
+        ("GET", shop, [GET[0], ("X-Forwarded-Uri", "/things/..%2f1"), *pairs(bearer(right))], b"", False),
+        ("GET", shop, [*GET, *pairs(bearer(right)), *[(f"X-{n}", "a") for n in range(100)]], b"", False),
+        ("POST", verify, caller, body(token=token(right)), True),
+        ("POST", verify, caller, body(token=token(narrow), method="GET"), True),
+        ("POST", verify, caller, body(token=token(ended)), True),
+        ("POST", verify, caller, body(headers=bearer(right)), True),
+        ("POST", verify, caller, body(), False),
+        ("POST", verify, caller, b'{"keyspace": "every", "keyspace": "every"}', False),
+        ("POST", verify, caller[:1], body(token=token(right)), False),
+        ("POST", verify, caller[1:], body(token=token(right)), False),
+        ("GET", verify, caller, b"", False),
+    ]
+
+
+def test_both_ways_answer_the_same(kw: Keywright, at_once: list[bool]) -> None:
+    """Every answer given on the spot is, but for time and request id, the answer of the ordinary way, to the byte."""
+    with served(server(kw)) as port:
+        for method, target, headers, body, expected in asked(kw):
+            kept = request(method, target, headers, body, close=False)
+            closing = request(method, target, headers, body)
+            exchange(port, closing)  # a gate is remembered from its first question on
+            at_once.clear()
+
+            first, second = responses(exchange(port, kept + closing))
+
+            assert at_once == [expected], (method, target, body)
+            assert first == second
+
+
+def test_every_request_has_its_turn(kw: Keywright, at_once: list[bool]) -> None:
+    """Many requests in one piece, of both kinds mixed, are answered one by one in their order."""
+    right, wrong = [*GET, *pairs(bearer(make(kw)))], [*GET, ("X-Token", "x")]
+    turns = [("/authz/forward/shop", right), ("/livez", []), ("/authz/forward/shop", wrong), ("/nothing", [])]
+    mixed = b"".join(request("GET", *turn, close=False) for turn in turns * 5)
+    alike = request("GET", *turns[0], close=False) * 40
+    with served(server(kw)) as port:
+        exchange(port, request("GET", *turns[0]))
+
+        found = statuses(exchange(port, mixed + alike + request("GET", *turns[0])))
+
+    assert found == [200, 200, 401, 404] * 5 + [200] * 41
+    assert any(at_once)
+
+
+def test_a_request_in_pieces_goes_the_ordinary_way(kw: Keywright, at_once: list[bool]) -> None:
+    """A body that is longer than one read is waited for, and answered."""
+    caller = [("Content-Type", "application/json"), *manager(kw).items()]
+    body = json.dumps({"keyspace": "every", "environment": "production", "token": token(make(kw))}).encode()
+    with served(server(kw)) as port:
+        whole = request("POST", "/v1/verify", [*caller, ("Expect", "100-continue")], body + b" " * 60_000)
+
+        assert statuses(exchange(port, whole)) == [100, 200]
+    assert at_once == []
+
+
+@pytest.mark.parametrize(("said", "status"), [("https", 200), ("http", 403)])
+def test_behind_https(kw: Keywright, at_once: list[bool], said: str, status: int) -> None:
+    """Under an https address plain HTTP is refused, and what is answered on the spot says HSTS too."""
+    app = server(kw, public_url="https://keys.example", trusted_proxies="127.0.0.1")
+    headers = [*GET, *pairs(bearer(make(kw))), ("X-Forwarded-Proto", said)]
+    with served(app) as port:
+        exchange(port, request("GET", "/authz/forward/shop", [*headers[:-1], ("X-Forwarded-Proto", "https")]))
+        kept = request("GET", "/authz/forward/shop", headers, close=False)
+
+        first, second = responses(exchange(port, kept + request("GET", "/authz/forward/shop", headers)))
+
+    assert statuses(first) == [status]
+    assert (first == second, b"strict-transport-security" in first) == (True, status == 200)
+    assert at_once == [status == 200]
+
+
+def test_what_was_answered_on_the_spot_is_counted_once(
+    kw: Keywright, clock: Clock, at_once: list[bool]
+) -> None:
+    """Each verification on the spot is in the usage once."""
+    caller = [("Content-Type", "application/json"), *manager(kw).items()]
+    key = make(kw)
+    body = json.dumps({"keyspace": "every", "environment": "production", "token": token(key)}).encode()
+    question = request("POST", "/v1/verify", caller, body, close=False)
+    with served(server(kw)) as port:
+        exchange(port, question * 9 + request("POST", "/v1/verify", caller, body))
+
+    assert at_once == [True] * 9
+    with Keywright(kw.installation.database.url, clock=clock) as again:
+        assert again.installation.usage.report(key=key.key.id, by="total").total == 10
