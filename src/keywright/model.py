@@ -230,10 +230,18 @@ class Credential(msgspec.Struct, frozen=True):
     token: Secret
 
 
-class Propagation(msgspec.Struct, frozen=True):
-    """How far a change has travelled when it is answered. On SQLite always exact."""
+class Propagation(msgspec.Struct):
+    """How far a change has travelled when it is answered, which is when this is filled in. On SQLite always exact.
+
+    On PostgreSQL ``workers`` are registered, ``confirmed`` of them know the change, and from ``complete_by``, an instant,
+    on nobody answers from the state before it. Where it is not ``exact``, that is yet to come: a worker that does not
+    confirm is cut off, and may be serving what it remembers, marked ``stale``.
+    """
 
     exact: bool = True
+    workers: int | None = None
+    confirmed: int | None = None
+    complete_by: int | None = None
 
 
 class Issued(msgspec.Struct, frozen=True):
@@ -241,14 +249,14 @@ class Issued(msgspec.Struct, frozen=True):
 
     key: Key
     credential: Credential
-    propagation: Propagation = Propagation()
+    propagation: Propagation = msgspec.field(default_factory=Propagation)
 
 
 class Changed(msgspec.Struct, frozen=True):
     """A key after a change, and how far the change has travelled."""
 
     key: Key
-    propagation: Propagation = Propagation()
+    propagation: Propagation = msgspec.field(default_factory=Propagation)
 
 
 class Page(msgspec.Struct, frozen=True):

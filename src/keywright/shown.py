@@ -88,7 +88,14 @@ def reissued(record: Key, now: int) -> dict[str, Any]:
 
 def propagation(travelled: Propagation) -> dict[str, Any]:
     """How far a change has travelled."""
-    return {"exact": travelled.exact}
+    if travelled.workers is None:
+        return {"exact": travelled.exact}
+    return {
+        "exact": travelled.exact,
+        "workers": travelled.workers,
+        "confirmed": travelled.confirmed,
+        "complete_by": _time(travelled.complete_by),
+    }
 
 
 def limit(item: Limit) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""The change feed on PostgreSQL: one connection of a worker's own, on which it is registered, told of changes, and confirms.
+
+Changes are pushed by ``NOTIFY``, and asked for anyway at every turn. Behind a pooler that hands connections round there
+is no pushing: nobody knows whose the notification would be.
+"""
+
+import os
+import select
+from socket import gethostname
+from typing import Any, Final
+
+import psycopg
+
+from keywright.store import lookup, postgres, workers
+from keywright.store.postgres import Patient
+
+#: What the driver raises when the store does not answer; the server's own refusals begin with ``FATAL``.
+Trouble: Final = psycopg.Error
+
+Changes = list[tuple[int, str, str]]
+
+
+class Line:
+    """An open connection to the feed. Everything may raise ``Trouble``, within its patience in seconds."""
+
+    def __init__(self, conninfo: str, patience: float, connecting: int) -> None:
+        self._connection: Patient = postgres.connect(conninfo, patience, connecting=connecting)
+        self.pushed = not self._connection.pooled
+        if self.pushed:
+            # A renewal that a crash of the server forgets is only asked for again: none waits for the disk.
+            self._connection.execute("SET synchronous_commit = off")
+            self._connection.execute(workers.LISTEN)
+
+    def newest(self) -> int:
+        """The newest change's number; 0 where there is none."""
+        return int(self._rows(lookup.NEWEST)[0][0])
+
+    def register(self, worker: str, max_stale: int, confirmed: int, now: int) -> None:
+        """Register this worker: durably, for whoever changes something must know of it, whatever crashes meanwhile."""
+        name = f"{gethostname()} {os.getpid()}"
+        with self._connection.transaction():
+            self._connection.execute("SET LOCAL synchronous_commit = on")
+            self._connection.execute(workers.REGISTER, (worker, name, max_stale, confirmed, now))
+
+    def renew(self, worker: str, confirmed: int) -> Changes | None:
+        """Confirm what has been acted upon; the changes after it, or ``None`` where this worker is not registered."""
+        rows = self._rows(workers.RENEW, (confirmed, worker, confirmed))
+        return [row for row in rows if row[0] is not None] if rows else None
+
+    def registered(self) -> list[tuple[str, int, int]]:
+        """Every registration: id, beat and for how long it may serve without the store, in microseconds."""
+        return self._rows(workers.REGISTERED)
+
+    def forget(self, worker: str, beat: int) -> None:
+        """Remove a registration that has not moved from a beat."""
+        self._connection.execute(workers.FORGET, (worker, beat))
+
+    def leave(self, worker: str) -> None:
+        """Remove one's own."""
+        self._connection.execute(workers.LEAVE, (worker,))
+
+    def wait(self, waker: int, seconds: float) -> None:
+        """Wait until something is pushed, the descriptor ``waker`` can be read, or time is up."""
+        found, _, _ = select.select([self._connection.fileno(), waker], [], [], seconds)
+        if self._connection.fileno() in found:
+            self._connection.pgconn.consume_input()
+            while self._connection.pgconn.notifies():
+                pass
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+    def _rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        return self._connection.execute(statement, parameters, prepare=self.pushed).fetchall()
