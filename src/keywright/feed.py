@@ -47,7 +47,7 @@ class Feed:
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._line: Line | None = None
-        self._worker = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self._worker = _name()
         self._failures = 0
         self._ended = False
         self._sweep = Sweep()
@@ -100,9 +100,11 @@ class Feed:
         """Renew the lease once, and wait for what there is to do next."""
         line = self._line or self._connected()
         sent = boottime()
-        changes = line.renew(self._worker, self._cache.applied)
+        changes = line.renew(self._worker, self._cache.applied, sent)
         if changes is None:
-            line.register(self._worker, self._max_stale, self._cache.applied, self._clock())
+            # Under a new name: whoever watches registrations must not take this one for the one that stood still.
+            self._worker = _name()
+            line.register(self._worker, self._max_stale, self._cache.applied, sent, self._clock())
             return
         if changes:
             self._cache.apply(changes)
@@ -160,3 +162,7 @@ class Feed:
             return  # others will find that it does not move
         finally:
             self._hang_up()
+
+
+def _name() -> str:
+    return f"{os.getpid()}-{secrets.token_hex(8)}"

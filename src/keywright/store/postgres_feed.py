@@ -27,24 +27,24 @@ class Line:
         self._connection: Patient = postgres.connect(conninfo, patience, connecting=connecting)
         self.pushed = not self._connection.pooled
         if self.pushed:
-            # A renewal that a crash of the server forgets is only asked for again: none waits for the disk.
-            self._connection.execute("SET synchronous_commit = off")
             self._connection.execute(workers.LISTEN)
 
     def newest(self) -> int:
         """The newest change's number; 0 where there is none."""
         return int(self._rows(lookup.NEWEST)[0][0])
 
-    def register(self, worker: str, max_stale: int, confirmed: int, now: int) -> None:
-        """Register this worker: durably, for whoever changes something must know of it, whatever crashes meanwhile."""
+    def register(self, worker: str, max_stale: int, confirmed: int, beat: int, now: int) -> None:
+        """Register this worker, for whoever changes something must know of it."""
         name = f"{gethostname()} {os.getpid()}"
-        with self._connection.transaction():
-            self._connection.execute("SET LOCAL synchronous_commit = on")
-            self._connection.execute(workers.REGISTER, (worker, name, max_stale, confirmed, now))
+        self._connection.execute(workers.REGISTER, (worker, name, max_stale, confirmed, beat, now))
 
-    def renew(self, worker: str, confirmed: int) -> Changes | None:
-        """Confirm what has been acted upon; the changes after it, or ``None`` where this worker is not registered."""
-        rows = self._rows(workers.RENEW, (confirmed, worker, confirmed))
+    def renew(self, worker: str, confirmed: int, beat: int) -> Changes | None:
+        """Confirm what has been acted upon; the changes after it, or ``None`` where this worker is not registered.
+
+        ``beat`` is a number that it has never sent before: whoever watches sees that it lives. It is written durably, for
+        a server that came back with an older one would make a living worker look dead.
+        """
+        rows = self._rows(workers.RENEW, (confirmed, beat, worker, confirmed))
         return [row for row in rows if row[0] is not None] if rows else None
 
     def registered(self) -> list[tuple[str, int, int]]:

@@ -11,12 +11,12 @@ from keywright.leases import Worker
 from keywright.store.schema import workers
 
 REGISTER: Final = """
-INSERT INTO workers (id, name, max_stale, confirmed, beat, registered_at) VALUES (%s, %s, %s, %s, 0, %s)
+INSERT INTO workers (id, name, max_stale, confirmed, beat, registered_at) VALUES (%s, %s, %s, %s, %s, %s)
 """
 #: Confirms what has been acted upon and reads what has not, in one snapshot. No row: the worker is not registered; one
 #: row without a number: nothing has changed.
 RENEW: Final = """
-WITH own AS (UPDATE workers SET confirmed = %s, beat = beat + 1 WHERE id = %s RETURNING id)
+WITH own AS (UPDATE workers SET confirmed = %s, beat = %s WHERE id = %s RETURNING id)
 SELECT c.seq, c.kind, c.ref FROM own LEFT JOIN changes AS c ON c.seq > %s ORDER BY c.seq
 """
 REGISTERED: Final = "SELECT id, beat, max_stale FROM workers"
