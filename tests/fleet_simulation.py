@@ -13,12 +13,13 @@ import random
 import sys
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
 from keywright import leases
 from keywright.cache import Cache
-from keywright.leases import LEASE, Lease, Standing, Sweep, Worker, standing
+from keywright.leases import Lease, Standing, Sweep, Worker, standing
 from keywright.times import SECOND
 
 MS: Final = 1_000
@@ -217,6 +218,10 @@ class World:
         if worker in self.registered and self.registered[worker][1] == beat:
             del self.registered[worker]
 
+    def registrations(self) -> list[tuple[str, int, int]]:
+        """``store.workers.REGISTERED``."""
+        return [(name, beat, max_stale) for name, (_, beat, max_stale) in self.registered.items()]
+
     def everybody(self) -> list[Worker]:
         """``store.workers.every``."""
         return [Worker(confirmed, max_stale) for confirmed, _, max_stale in self.registered.values()]
@@ -241,7 +246,7 @@ class Serving(Process):
         self.cache = Cache(100)
         self.max_stale = world.draw.choice([0, 0, 1500 * MS, 3 * SECOND])
         self.lease = Lease(self.max_stale)
-        self.cache.applied = len(world.changes)
+        self.cache.applied = self.confirmed = len(world.changes)
         self.pushed = world.draw.random() < 0.8
         self.woken: Callable[[], None] | None = None
         self.registration = name
@@ -263,73 +268,63 @@ class Serving(Process):
 
     def feed(self) -> Steps:
         """``feed.Feed``."""
-        world, sweep, sweep_at, confirmed = self.world, Sweep(), 0, self.cache.applied
+        world, sweep, sweep_at = self.world, Sweep(), 0
         while True:
-            began = sent = self.clock()
+            began = self.clock()
             try:
-                confirmed = (
-                    self.cache.applied if world.variant.acts_first else max(confirmed, self.cache.applied)
-                )
-                asked = confirmed
-                changes = yield world.call(
-                    self, lambda: world.renew(self.registration, asked, self.beat(sent)), leases.PATIENCE
-                )
-                if changes is None:
-                    registered = self.max_stale if world.variant.registers_stale else 0
-                    if not world.variant.renames:
-                        self.beats = 0
-                    else:
-                        self.registration = f"{self.name} {sent}"
-                    yield world.call(
-                        self,
-                        lambda: world.register(
-                            self.registration, self.cache.applied, self.beat(sent), registered
-                        ),
-                        leases.PATIENCE,
-                    )
-                    continue
-                if not world.variant.acts_first and changes:
-                    confirmed = changes[-1][0]
-                    yield world.call(
-                        self,
-                        lambda: world.renew(self.registration, confirmed, self.beat(sent)),
-                        leases.PATIENCE,
-                    )
-                yield world.step()
-                self.cache.apply(changes)
-                self.lease.renewed(sent if world.variant.from_before else self.clock())
-                if changes:
+                if (yield from self.renewal(began)):
                     continue
                 if self.clock() >= sweep_at:
                     sweep_at = self.clock() + SECOND
                     yield from self.look_round(sweep)
             except Lost:
-                self.lease.failed(
-                    began, self.clock(), patience=leases.PATIENCE, breather=leases.FEED_BREATHER
-                )
+                now = self.clock()
+                self.lease.failed(began, now, patience=leases.PATIENCE, breather=leases.FEED_BREATHER)
                 yield world.sleep(self, world.draw.randrange(50 * MS, 250 * MS))
                 continue
             span = leases.RENEW_EVERY if self.pushed else leases.POLL_EVERY
-            yield self.waiting(max(0, sent + span - self.clock()))
+            yield self.waiting(max(0, began + span - self.clock()))
+
+    def renewal(self, sent: int) -> Any:
+        """``feed.Feed._turn``; whether there is more to do at once."""
+        world = self.world
+        self.confirmed = max(self.confirmed, self.cache.applied)
+        changes = yield self.ask(world.renew, self.registration, self.confirmed, self.beat(sent))
+        if changes is None:
+            yield from self.registering(sent)
+            return True
+        if changes and not world.variant.acts_first:
+            self.confirmed = changes[-1][0]
+            yield self.ask(world.renew, self.registration, self.confirmed, self.beat(sent))
+        yield world.step()
+        self.cache.apply(changes)
+        self.lease.renewed(sent if world.variant.from_before else self.clock())
+        return bool(changes)
+
+    def registering(self, sent: int) -> Steps:
+        """Get on the list of workers."""
+        world = self.world
+        if world.variant.renames:
+            self.registration = f"{self.name} {sent}"
+        else:
+            self.beats = 0
+        max_stale = self.max_stale if world.variant.registers_stale else 0
+        yield self.ask(world.register, self.registration, self.cache.applied, self.beat(sent), max_stale)
+
+    def ask(self, work: Callable[..., Any], *what: Any) -> Any:
+        """Ask the store on the feed's line."""
+        return self.world.call(self, partial(work, *what), leases.PATIENCE)
 
     def look_round(self, sweep: Sweep) -> Steps:
         """``feed.Feed._look_round``."""
         world = self.world
-        rows = yield world.call(
-            self,
-            lambda: [(name, beat, stale) for name, (_, beat, stale) in world.registered.items()],
-            leases.PATIENCE,
-        )
-        if not world.variant.sweeps_late:
-            rows = [(name, beat, -LEASE) for name, beat, _ in rows]
-        now = self.clock()
-        gone = (
-            sweep.look(rows, now)
-            if world.variant.sweeps_late
-            else [row[:2] for row in rows if row[0] != self.registration]
-        )
+        rows = yield self.ask(world.registrations)
+        if world.variant.sweeps_late:
+            gone = sweep.look(rows, self.clock())
+        else:
+            gone = [(name, beat) for name, beat, _ in rows if name != self.registration]
         for name, beat in gone:
-            yield world.call(self, lambda name=name, beat=beat: world.forget(name, beat), leases.PATIENCE)
+            yield self.ask(world.forget, name, beat)
 
     def waiting(self, span: int) -> Any:
         """Wait for a push, or for time to be up."""
@@ -481,7 +476,10 @@ def born(world: World, place: int) -> None:
     world.workers[place] = Serving(world, f"{place}-{world.now}")
 
 
-def run(seed: int, variant: Variant = Variant()) -> World:
+SOUND: Final = Variant()
+
+
+def run(seed: int, variant: Variant = SOUND) -> World:
     """Play one fleet to its end; ``late`` is empty where the promise was kept."""
     world = World(seed, variant)
     world.workers = [Serving(world, str(place)) for place in range(WORKERS)]

@@ -20,6 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import psycopg
 
 PATIENCE = 60  # seconds that nobody should ever need
@@ -102,6 +103,20 @@ class OwnServer(Server):
             ready.wait(0.05)
         raise AssertionError((self._data / "log").read_text())
 
+    def freeze(self) -> None:
+        """Stop every process of it where it stands: connections stay, and nothing is answered."""
+        for process in self._processes():
+            process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        for process in self._processes():
+            process.send_signal(signal.SIGCONT)
+
+    def _processes(self) -> list[psutil.Process]:
+        postmaster = psutil.Process(self._process.pid)
+        return [postmaster, *postmaster.children()]
+
     def stop(self) -> None:
         """Stop it, as a machine that loses its power would."""
         self._process.send_signal(signal.SIGQUIT)
@@ -159,9 +174,11 @@ class Proxy:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = url.replace(at, f"127.0.0.1:{self._listening.getsockname()[1]}")
         self._cut = False
+        self._pushing = True
         self._flowing = threading.Event()
         self._flowing.set()
         self._open: list[socket.socket] = []
+        self._told: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -170,13 +187,19 @@ class Proxy:
         while self._open:
             _close(self._open.pop())
 
+    def cut_push(self) -> None:
+        """Break every connection on which somebody is told of changes, and each new one, and no other."""
+        self._pushing = False
+        while self._told:
+            _close(self._told.pop())
+
     def silence(self) -> None:
         """Let nothing through, and say nothing of it."""
         self._flowing.clear()
 
     def mend(self) -> None:
         """Let everything through again."""
-        self._cut = False
+        self._cut, self._pushing = False, True
         self._flowing.set()
 
     def __enter__(self) -> Self:
@@ -203,7 +226,12 @@ class Proxy:
         with suppress(OSError):
             while content := one.recv(65536):
                 self._flowing.wait()
+                if b"LISTEN" in content:
+                    if not self._pushing:
+                        break
+                    self._told.append(one)
                 other.sendall(content)
+        _close(one)
         _close(other)
 
 

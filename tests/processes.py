@@ -166,7 +166,7 @@ class Served(Running):
 
     def __init__(self, database: str, cwd: Path, **environment: str) -> None:
         super().__init__("serve", "--port", "0", "--database", database, cwd=cwd, **environment)
-        self.url = self.until(r"listening\s+(http://\S+)\n")[1]
+        self.url = self.until(r"listening\s+(http://[^\s,]+).*\n")[1]
         self.port = int(self.url.rpartition(":")[2])
 
 

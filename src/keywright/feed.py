@@ -91,8 +91,8 @@ class Feed:
             try:
                 self._turn()
                 self._failures = 0
-            except (Trouble, OSError) as trouble:
-                self._mishap(began, trouble)
+            except (Trouble, OSError):
+                self._mishap(began)
         self.lease.give_up()
         self._leave()
 
@@ -133,15 +133,15 @@ class Feed:
         for worker, beat in self._sweep.look(line.registered(), now):
             line.forget(worker, beat)
 
-    def _mishap(self, began: int, trouble: Exception) -> None:
+    def _mishap(self, began: int) -> None:
         """Give the connection up. One that was only cut is made anew at once; what comes after that is the store's."""
         connecting = self._line is None
         self._hang_up()
         self._failures += 1
         now = boottime()
-        slow = now - began >= leases.PATIENCE // 2
-        # A server that says why it refuses is there: whether it answers, verifications find out.
-        if "FATAL" not in str(trouble) and (slow or self._failures > 1):
+        # A line that was cut, or is refused, says nothing of others: verifications find out, and are told as quickly.
+        # Where nothing is said at all they would wait.
+        if now - began >= leases.PATIENCE // 2:
             patience = leases.CONNECTING if connecting else leases.PATIENCE
             self.lease.failed(began, now, patience=patience, breather=leases.FEED_BREATHER)
         if self._failures > 1:

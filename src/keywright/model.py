@@ -166,6 +166,20 @@ class KeyRecord(msgspec.Struct, frozen=True):
     seq: int = 0  # the newest change that this read had seen
 
 
+class Propagation(msgspec.Struct):
+    """How far a change has travelled when it is answered, which is when this is filled in. On SQLite always exact.
+
+    On PostgreSQL ``workers`` are registered, ``confirmed`` of them know the change, and from ``complete_by``, an instant,
+    on nobody answers from the state before it. Where it is not ``exact``, that is yet to come: a worker that does not
+    confirm is cut off, and may be serving what it remembers, marked ``stale``.
+    """
+
+    exact: bool = True
+    workers: int | None = None
+    confirmed: int | None = None
+    complete_by: int | None = None
+
+
 class Account(msgspec.Struct, frozen=True):
     """A customer, whose keys they are."""
 
@@ -176,6 +190,7 @@ class Account(msgspec.Struct, frozen=True):
     limits: tuple[Limit, ...]
     created_at: int
     updated_at: int
+    propagation: Propagation | None = None  # in the answer to a change
 
 
 class StoredSecret(msgspec.Struct, frozen=True):
@@ -228,20 +243,6 @@ class Credential(msgspec.Struct, frozen=True):
     id: str
     secret: Secret | None
     token: Secret
-
-
-class Propagation(msgspec.Struct):
-    """How far a change has travelled when it is answered, which is when this is filled in. On SQLite always exact.
-
-    On PostgreSQL ``workers`` are registered, ``confirmed`` of them know the change, and from ``complete_by``, an instant,
-    on nobody answers from the state before it. Where it is not ``exact``, that is yet to come: a worker that does not
-    confirm is cut off, and may be serving what it remembers, marked ``stale``.
-    """
-
-    exact: bool = True
-    workers: int | None = None
-    confirmed: int | None = None
-    complete_by: int | None = None
 
 
 class Issued(msgspec.Struct, frozen=True):

@@ -98,14 +98,28 @@ def propagation(travelled: Propagation) -> dict[str, Any]:
     }
 
 
+def still_stale(travelled: Propagation) -> str | None:
+    """Who may still answer from the state before a change, in a sentence; nothing where nobody may."""
+    if travelled.exact or travelled.complete_by is None:
+        return None
+    until = rfc3339(travelled.complete_by)
+    if not travelled.workers:
+        return f"the store went away before the workers could be asked: some may serve the old state until {until}"
+    silent = travelled.workers - (travelled.confirmed or 0)
+    return (
+        f"{silent} of {travelled.workers} workers {'has' if silent == 1 else 'have'} not confirmed it, and may serve what "
+        f"they remember, marked stale, until {until}"
+    )
+
+
 def limit(item: Limit) -> dict[str, Any]:
     """One limit."""
     return {"name": item.name, "kind": item.kind, "limit": item.limit, "per": item.per}
 
 
 def account(record: Account) -> dict[str, Any]:
-    """An account."""
-    return {
+    """An account; where it has just been changed, with how far that has travelled."""
+    shown: dict[str, Any] = {
         "id": record.id,
         "username": record.username,
         "name": record.name,
@@ -114,6 +128,9 @@ def account(record: Account) -> dict[str, Any]:
         "created_at": rfc3339(record.created_at),
         "updated_at": rfc3339(record.updated_at),
     }
+    if record.propagation is not None:
+        shown["propagation"] = propagation(record.propagation)
+    return shown
 
 
 def keyspace(record: Keyspace, created_at: int, updated_at: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from keywright.cli.opening import (
     print_line,
     print_record,
     print_table,
+    warn_of_stale,
     where,
 )
 
@@ -125,6 +126,7 @@ def activate(username: str, database: str | None, config: Path | None, *, as_jso
 def _show(account: "Account", done: str, *, as_json: bool) -> None:
     from keywright import shown
 
+    warn_of_stale(account.propagation)
     if as_json:
         print_json(shown.account(account))
     else:

@@ -22,6 +22,7 @@ from keywright.cli.opening import (
     quiet,
     reserved,
     settings,
+    warn_of_stale,
     where,
     working,
     yes,
@@ -389,6 +390,7 @@ def show_changed(changed: "Changed", now: int, done: str, *, as_json: bool) -> N
     """Print what a change came to."""
     from keywright import shown
 
+    warn_of_stale(changed.propagation)
     if as_json:
         print_json(shown.changed(changed, now))
     else:
@@ -411,6 +413,7 @@ def show_issued(
     if file is not None:
         file.write(_variables(issued))
     keyspace = installation.keys.keyspace_of(issued.key)
+    warn_of_stale(issued.propagation)
     url = example_url(keyspace, issued.key, settings(given["database"], given["config"]).base_url)
     if given["as_json"]:
         print_json(shown.issued(issued, keyspace, url, installation.clock()))

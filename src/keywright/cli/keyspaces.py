@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 import click
 
 from keywright import profiles
-from keywright.cli.opening import InOrder, actor, as_json, opened, print_json, print_line, print_table, where
+from keywright.cli.opening import (
+    InOrder,
+    actor,
+    as_json,
+    opened,
+    print_json,
+    print_line,
+    print_table,
+    warn_of_stale,
+    where,
+)
 from keywright.errors import ProfileError
 
 if TYPE_CHECKING:
@@ -116,9 +126,12 @@ def _show(installation: "Installation", outcome: "Outcome", *, as_json: bool) ->
     from keywright import shown
 
     applied = installation.keyspaces.get(outcome.keyspace.name)
+    warn_of_stale(outcome.propagation)
     if as_json:
         record = shown.keyspace(applied.keyspace, applied.created_at, applied.updated_at)
-        print_json(record | {"outcome": outcome.outcome})
+        print_json(
+            record | {"outcome": outcome.outcome, "propagation": shown.propagation(outcome.propagation)}
+        )
         return
     schemes, environments = ", ".join(outcome.keyspace.schemes), ", ".join(outcome.keyspace.environments)
     print_line(f"{outcome.outcome}: keyspace {outcome.keyspace.name} ({schemes}; {environments})")
