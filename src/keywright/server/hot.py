@@ -283,6 +283,10 @@ class Hot:
             caller = await self.caller(scope, send)
             if caller is None:
                 return
+            if caller.verdict.stale:  # whatever stands behind needs the store, and would wait for it
+                detail = "The store does not answer; try again."
+                await respond_problem(scope, send, "unavailable", detail, headers=[(b"retry-after", b"1")])
+                return
             scope["keywright.caller"] = caller
             await read_and_pass(scope, receive, send, self._behind)
             return
