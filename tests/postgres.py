@@ -117,7 +117,7 @@ class OwnServer(Server):
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._log = (self._data / "log").open("ab")
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [self._bin / "postgres", "-D", self._data], **self._as, stdout=self._log, stderr=self._log
         )
         ready = threading.Event()
@@ -125,7 +125,7 @@ class OwnServer(Server):
             with suppress(psycopg.OperationalError):
                 psycopg.connect(self.url).close()
                 return
-            assert self._process.poll() is None, (self._data / "log").read_text()
+            assert self.process.poll() is None, (self._data / "log").read_text()
             ready.wait(0.05)
         raise AssertionError((self._data / "log").read_text())
 
@@ -140,13 +140,13 @@ class OwnServer(Server):
             process.send_signal(signal.SIGCONT)
 
     def _processes(self) -> list[psutil.Process]:
-        postmaster = psutil.Process(self._process.pid)
+        postmaster = psutil.Process(self.process.pid)
         return [postmaster, *postmaster.children()]
 
     def stop(self) -> None:
         """Stop it, as a machine that loses its power would."""
-        self._process.send_signal(signal.SIGQUIT)
-        self._process.wait(PATIENCE)
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(PATIENCE)
         self._log.close()
 
 
