@@ -59,7 +59,7 @@ def renewal(server: OwnServer, kw: Keywright) -> Figure:
     """One statement of a feed that finds nothing."""
     database = kw.installation.database
     line = Line(database.conninfo, 5, 5)
-    newest = line.newest()
+    newest = line.newest
     line.register("bench", 0, newest, boottime(), 0)
     line.renew("bench", newest, boottime())
 

@@ -1,6 +1,7 @@
 """Promise 2 on PostgreSQL: leases, confirmations, and what happens when a worker or the store is cut off, stopped or killed."""
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -25,7 +26,7 @@ from keywright.store import workers
 from keywright.testing import Clock
 from keywright.times import SECOND
 from postgres import SECRET, Proxy
-from processes import PATIENCE, Door, Served
+from processes import PATIENCE, Door, Served, run
 
 EVERY = {"keyspace": "every", "environment": "production"}
 FULL = bool(os.environ.get("KEYWRIGHT_PROOF"))
@@ -242,6 +243,26 @@ def test_a_worker_that_never_confirms_delays_a_change_for_a_second_and_is_named(
     assert now + 60 * SECOND < travelled.complete_by < now + 63 * SECOND
 
 
+def test_the_command_says_who_may_still_serve_the_old_state(postgres_kw: Keywright, tmp_path: Path) -> None:
+    """A verb names how many workers have not confirmed and until when; ``doctor`` says which machines they are on."""
+    key, url = make(postgres_kw), postgres_kw.installation.database.url
+    around = {"cwd": tmp_path, "KEYWRIGHT_SECRET": SECRET, "KEYWRIGHT_DATABASE": url}
+    quiet = run("keys", "edit", key.key.id, "--name", "Other", **around)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    never_confirms(postgres_kw, 60 * SECOND)
+
+    said = run("keys", "disable", key.key.id, "--json", **around)
+    account = run("accounts", "suspend", "globex", **around)
+    doctor = run("doctor", **around)
+
+    told = json.loads(said.stdout)["propagation"]
+    assert (told["exact"], told["workers"], told["confirmed"]) == (False, 1, 0)
+    for one in (said, account):
+        assert "1 of 1 workers has not confirmed it" in one.stderr
+        assert "marked stale, until 20" in one.stderr
+    assert "host 1" in doctor.stdout
+
+
 def test_a_dead_worker_is_removed_and_delays_nobody_for_ever(
     postgres_kw: Keywright, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,7 +378,6 @@ def test_without_pushes_changes_are_asked_for(
             assert other.verify(bearer(key), **EVERY).code == "disabled"
 
 
-@pytest.mark.security("T-44")
 @pytest.mark.parametrize("hours", [1, -1, 24, -24])
 def test_a_clock_that_jumps_moves_no_lease(postgres_kw: Keywright, proxy: Proxy, hours: int) -> None:
     """Leases and stale answers go by a clock that nobody sets: an hour or a day to and fro makes none longer or shorter."""

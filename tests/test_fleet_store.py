@@ -15,7 +15,7 @@ from conftest import SOURCES, bearer, make
 from keywright import Keywright, Unavailable
 from keywright.installation import open_installation, wall_clock
 from postgres import SECRET, OwnServer, Proxy, own
-from processes import PATIENCE, Served
+from processes import Served
 from test_fleet import EVERY, FULL, eventually, leased, tell
 
 OUTAGE = 30.0 if FULL else 1.5  # seconds
@@ -88,7 +88,7 @@ def test_known_keys_go_on_while_the_store_is_gone_and_all_recovers(
         assert kw.keys.invalidate(known.key.id).propagation.exact
         assert kw.verify(bearer(known), **EVERY).code == "invalidated"
         if FULL:
-            tell(f"verifications while the server was {how.__name__}d, recovered in {recovered:.2f} s", spent)
+            tell(f"verifications, store lost by {how.__name__}, recovered in {recovered:.2f} s", spent)
             assert recovered <= 2
 
 
@@ -130,7 +130,6 @@ def test_a_server_without_its_store_says_so_at_once(machine: OwnServer, url: str
             assert door.get(whoami, headers=bearer(known)).status_code == 401
 
 
-@pytest.mark.security("R-16")
 def test_a_flood_of_unknown_keys_asks_the_store_a_bounded_number_of_times_at_once(
     url: str, machine: OwnServer
 ) -> None:
@@ -182,7 +181,8 @@ def test_nothing_acknowledged_is_lost_when_a_replica_takes_over(tmp_path: Path) 
                 eventually(lambda: not kw.verify(bearer(keys[-1]), **EVERY).stale)
                 eventually(lambda: can_change(kw, keys[-1].key.id))
                 if FULL:
-                    tell("seconds without changes", [time.monotonic() - began])
+                    tell("time without changes", [time.monotonic() - began])
+                    assert time.monotonic() - began <= 15
 
                 assert len(ended) >= 3
                 for key in keys:
@@ -248,6 +248,3 @@ if shutil.which("pgbouncer"):
             line: Any = far.installation.freshness._feed._line  # type: ignore[union-attr]
             assert not line.pushed
             assert far.installation.trail.verify() is None
-
-
-assert PATIENCE

@@ -27,9 +27,13 @@ PAUSE: Final = (0.05, 0.25)  # seconds
 _INHERITED: Final[list[object]] = []
 
 
+#: Linux's; elsewhere the monotonic clock goes on while the machine sleeps.
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
 def boottime() -> int:
     """Microseconds since the machine started: they go on while it sleeps, and nobody sets them."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+    return time.clock_gettime_ns(_CLOCK) // 1000
 
 
 class Feed:
@@ -120,10 +124,9 @@ class Feed:
     def _connected(self) -> "Line":
         from keywright.store.postgres_feed import Line  # noqa: PLC0415
 
-        line = Line(self._conninfo, leases.PATIENCE / SECOND, leases.CONNECTING // SECOND)
-        self._line = line
-        if line.newest() < self._cache.applied:  # another database than before: one that was put back
-            self._cache.forget(line.newest())
+        self._line = line = Line(self._conninfo, leases.PATIENCE / SECOND, leases.CONNECTING // SECOND)
+        if line.newest < self._cache.applied:  # another database than before: one that was put back
+            self._cache.forget(line.newest)
         return line
 
     def _look_round(self, line: "Line", now: int) -> None:
@@ -141,7 +144,7 @@ class Feed:
         now = boottime()
         # A line that was cut, or is refused, says nothing of others: verifications find out, and are told as quickly.
         # Where nothing is said at all they would wait.
-        if now - began >= leases.PATIENCE // 2:
+        if now - began >= leases.PATIENCE * 3 // 4:
             patience = leases.CONNECTING if connecting else leases.PATIENCE
             self.lease.failed(began, now, patience=patience, breather=leases.FEED_BREATHER)
         if self._failures > 1:

@@ -6,6 +6,8 @@ is no pushing: nobody knows whose the notification would be.
 
 import os
 import select
+from collections.abc import Iterator
+from contextlib import contextmanager
 from socket import gethostname
 from typing import Any, Final
 
@@ -25,18 +27,22 @@ class Line:
 
     def __init__(self, conninfo: str, patience: float, connecting: int) -> None:
         self._connection: Patient = postgres.connect(conninfo, patience, connecting=connecting)
+        self._patience = patience
         self.pushed = not self._connection.pooled
-        if self.pushed:
-            self._connection.execute(workers.LISTEN)
-
-    def newest(self) -> int:
-        """The newest change's number; 0 where there is none."""
-        return int(self._rows(lookup.NEWEST)[0][0])
+        try:
+            if self.pushed:
+                self._connection.execute(workers.LISTEN)
+            #: The newest change's number when this was opened; 0 where there is none.
+            self.newest = int(self._rows(lookup.NEWEST)[0][0])
+        except Trouble:
+            self.close()
+            raise
 
     def register(self, worker: str, max_stale: int, confirmed: int, beat: int, now: int) -> None:
         """Register this worker, for whoever changes something must know of it."""
         name = f"{gethostname()} {os.getpid()}"
-        self._connection.execute(workers.REGISTER, (worker, name, max_stale, confirmed, beat, now))
+        with self._durably():
+            self._connection.execute(workers.REGISTER, (worker, name, max_stale, confirmed, beat, now))
 
     def renew(self, worker: str, confirmed: int, beat: int) -> Changes | None:
         """Confirm what has been acted upon; the changes after it, or ``None`` where this worker is not registered.
@@ -44,7 +50,8 @@ class Line:
         ``beat`` is a number that it has never sent before: whoever watches sees that it lives. It is written durably, for
         a server that came back with an older one would make a living worker look dead.
         """
-        rows = self._rows(workers.RENEW, (confirmed, beat, worker, confirmed))
+        with self._durably():
+            rows = self._rows(workers.RENEW, (confirmed, beat, worker, confirmed))
         return [row for row in rows if row[0] is not None] if rows else None
 
     def registered(self) -> list[tuple[str, int, int]]:
@@ -70,6 +77,16 @@ class Line:
     def close(self) -> None:
         """Close it."""
         self._connection.close()
+
+    @contextmanager
+    def _durably(self) -> Iterator[None]:
+        """Written to the disk before it is answered, as this connection's session says, or where it is none, here."""
+        if self.pushed:
+            yield
+            return
+        with self._connection.transaction():
+            self._connection.execute(postgres.for_this_transaction(self._patience).encode())
+            yield
 
     def _rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
         return self._connection.execute(statement, parameters, prepare=self.pushed).fetchall()

@@ -31,6 +31,12 @@ def every(connection: Connection) -> list[Worker]:
     return [Worker(confirmed, max_stale) for confirmed, max_stale in found]
 
 
+def behind(connection: Connection, seq: int) -> list[str]:
+    """The host and process of each worker that has not confirmed a change."""
+    found = select(workers.c.name).where(workers.c.confirmed < seq).order_by(workers.c.name)
+    return list(connection.execute(found).scalars())
+
+
 def count(connection: Connection) -> int:
     """How many workers are registered: those that live, and those that died in the last minutes."""
     return int(connection.execute(select(func.count()).select_from(workers)).scalar_one())
