@@ -6,7 +6,7 @@ import pytest
 
 from fleet_simulation import Variant, run
 
-RUNS = 20_000 if os.environ.get("KEYWRIGHT_PROOF") else 500
+RUNS = 20_000 if os.environ.get("KEYWRIGHT_PROOF") else 300
 #: Each way to break the protocol, and a seed whose run shows it. Another is found by trying: see ``fleet_simulation``.
 SHOWN_BY = {
     "waits": 0,
