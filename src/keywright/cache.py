@@ -138,6 +138,13 @@ class Cache:
                     self._forget_where("keyspace", ref)
                 self.applied = max(self.applied, seq)
 
+    def forget(self, newest: int) -> None:
+        """Forget everything, and begin from a change that is older than the newest acted upon: the store was put back."""
+        with self._lock:
+            for known in (self._entries, self._absent, self._keyspaces, self._gates):
+                known.clear()
+            self.applied = newest
+
     def before_fork(self) -> None:
         """Let no child inherit the lock in the hands of a thread that it does not have."""
         self._lock.acquire()

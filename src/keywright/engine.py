@@ -22,15 +22,15 @@ from typing import Final, Literal, Protocol, TypeVar
 
 import msgspec
 
-from keywright import credential, limits, policy
+from keywright import credential, limits, policy, propagation
 from keywright.answers import RETRY_WHEN_UNAVAILABLE
 from keywright.blocks import Blocks, Spent
 from keywright.cache import Cache, Compiled, Entry
 from keywright.errors import Invalid, NotFound, Unavailable
-from keywright.freshness import Freshness, FreshnessByAsking
+from keywright.freshness import Freshness, FreshnessByLease
 from keywright.keyring import Keyring
 from keywright.meter import Meter
-from keywright.model import MANAGEMENT, Actor, Ask, KeyRecord, SecretRecord, Verdict
+from keywright.model import MANAGEMENT, Actor, Ask, KeyRecord, Propagation, SecretRecord, Verdict
 from keywright.schemes import Presented, Unproven
 from keywright.store import audit, changes, keys
 from keywright.store.db import Database
@@ -81,7 +81,7 @@ class Engine:
         keyring: Keyring,
         lookup: Lookup,
         cache: Cache,
-        freshness: Freshness | FreshnessByAsking,
+        freshness: Freshness | FreshnessByLease,
         meter: Meter,
         blocks: Blocks,
     ) -> None:
@@ -93,7 +93,7 @@ class Engine:
         self._lookup = lookup
         self._cache = cache
         self._freshness = freshness
-        self._asking = freshness if isinstance(freshness, FreshnessByAsking) else None
+        self._asking = freshness if isinstance(freshness, FreshnessByLease) else None
         #: whether the store lies across a network, so that an event loop must await it
         self.far = self._asking is not None
         self._meter = meter
@@ -489,8 +489,10 @@ class Engine:
                     account=record.account,
                     detail=detail,
                 )
+                newest = changes.newest(tx)
         except Unavailable:
             return
+        propagation.follow(self._database, newest, now, Propagation())
 
     def _rewrap(self, key_id: str, secret: SecretRecord, spelled: credential.Spelled, now: int) -> None:
         """Move a proven secret to the current pepper, in the background, once."""

@@ -1,6 +1,7 @@
 """How a process learns that something has changed, before it answers from memory.
 
-On PostgreSQL every verification asks for the changes since the last known one: ``FreshnessByAsking``.
+On PostgreSQL a worker holds a lease for a second, which its ``feed`` renews; a verification without one asks for the
+changes since the last known one: ``FreshnessByLease``.
 
 On SQLite every verification first reads the shared counter (``store.counter``): an even number that was seen before says
 that nothing was committed since. Any other number has the thread's own connection asked for the data version of the keys
@@ -15,8 +16,10 @@ asked anyway, every 50 ms. ``docs/freshness.md`` says why this is exact, and wha
 import threading
 from typing import Final, Literal
 
+from keywright import leases
 from keywright.cache import Cache
 from keywright.errors import Unavailable
+from keywright.feed import Feed, boottime
 from keywright.store.db import Database
 from keywright.store.lookup import FarLookup
 from keywright.store.sqlite_lookup import SqliteLookup
@@ -29,6 +32,9 @@ TRUSTED_FOR: Final = 50_000
 #: How long a store that did not answer is left alone, in microseconds, while the counter says that nobody has committed:
 #: memory is right meanwhile, and waiting for a locked file at every request would help nobody.
 BREATHER: Final = 250_000
+#: How long a look-up may take across a network, in microseconds, connecting included.
+_PATIENCE: Final = 3 * SECOND
+_LOST: Final = "the store does not answer, and what is known by heart is too old to be served"
 
 
 class Freshness:
@@ -96,37 +102,81 @@ class Freshness:
         """Start from the newest change: nothing older can be in an empty cache."""
         self._cache.applied = self._lookup.newest()
 
+    def close(self) -> None:
+        """Nothing to leave: on SQLite memory is shared."""
 
-class FreshnessByAsking:
-    """Keeps a cache as fresh as a store across a network, by asking it at every verification.
+
+class FreshnessByLease:
+    """Keeps a cache as fresh as a store across a network: by a lease, and where there is none by asking.
 
     The numbers of changes are given in the order in which they become visible (``store.db``), so that none is missed.
-    A process that is cut off from the store answers nothing: nobody would know that it still serves what it remembers.
     """
 
-    def __init__(self, lookup: FarLookup, cache: Cache) -> None:
+    def __init__(self, lookup: FarLookup, cache: Cache, feed: Feed, *, on_store_loss: Policy) -> None:
         self.lookup = lookup
         self._cache = cache
         self.stale_served = 0
+        self._feed = feed
+        self._lease = feed.lease
+        self._serve = on_store_loss == "serve"
 
     def check(self, _now: int) -> bool:
-        """Bring the cache up to date; ``False``, as there is no answering without the store. Raises ``Unavailable``."""
-        self._obey(self.lookup.changes(self._cache.applied))
-        return False
+        """``Freshness.check``. Under a lease it costs a look at the clock."""
+        began = boottime()
+        if began < self._lease.until:
+            return False
+        if self._must_ask(began):
+            try:
+                self._obey(self.lookup.changes(self._cache.applied))
+            except Unavailable as trouble:
+                return self._without(began, trouble)
+            return False
+        self.stale_served += 1
+        return True
 
     async def acheck(self) -> bool:
         """``check``, for an event loop."""
-        self._obey(await self.lookup.achanges(self._cache.applied))
-        return False
+        began = boottime()
+        if began < self._lease.until:
+            return False
+        if self._must_ask(began):
+            try:
+                self._obey(await self.lookup.achanges(self._cache.applied))
+            except Unavailable as trouble:
+                return self._without(began, trouble)
+            return False
+        self.stale_served += 1
+        return True
+
+    def _must_ask(self, now: int) -> bool:
+        """Whether the store is to be asked; if not, old answers are allowed. Raises ``Unavailable`` where they are not."""
+        self._feed.start()
+        basis = self._lease.basis(now)
+        if basis == "nothing" or (basis == "stale" and not self._serve):
+            raise Unavailable(_LOST)
+        return basis != "stale"
+
+    def _without(self, began: int, trouble: Unavailable) -> bool:
+        now = boottime()
+        self._lease.failed(began, now, patience=_PATIENCE, breather=leases.BREATHER)
+        if self._serve and self._lease.without(now) == "stale":
+            self.stale_served += 1
+            return True
+        raise trouble
 
     def _obey(self, changes: list[tuple[int, str, str]]) -> None:
         if changes:
             self._cache.apply(changes)
 
     def after_fork(self) -> None:
-        """Connections are opened anew in a child."""
+        """Connections are opened anew in a child, and a lease is its own."""
         self.lookup.after_fork()
+        self._feed.after_fork()
 
     def begin(self) -> None:
         """Start from the newest change: nothing older can be in an empty cache."""
         self._cache.applied = self.lookup.newest()
+
+    def close(self) -> None:
+        """Trust nothing from here on, and leave the list of workers."""
+        self._feed.close()

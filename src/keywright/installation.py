@@ -3,6 +3,7 @@
 ``open_installation`` is what command, server and library stand on. ``Keywright`` is what a host's program holds.
 """
 
+import atexit
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -36,7 +37,8 @@ from keywright.desk.usage import Usage
 from keywright.desk.webhooks import Webhooks
 from keywright.engine import Engine, Given
 from keywright.errors import CannotStart, Invalid, SchemaTrouble, SecretTrouble, Unavailable
-from keywright.freshness import Freshness, FreshnessByAsking, Policy
+from keywright.feed import Feed
+from keywright.freshness import Freshness, FreshnessByLease, Policy
 from keywright.keyring import Keyring
 from keywright.meter import Meter
 from keywright.model import Ask, Network, Verdict
@@ -47,13 +49,11 @@ from keywright.store.db import Database, WriterLock
 from keywright.store.lookup import Lookup
 from keywright.store.schema import HEADS
 from keywright.store.sqlite_lookup import SqliteLookup
-from keywright.times import rfc3339
+from keywright.times import SECOND, rfc3339
 from keywright.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from keywright.client import Client
-
-if TYPE_CHECKING:
     from keywright.courier import Courier
 
 Clock = Callable[[], int]
@@ -107,7 +107,7 @@ class Installation:
         self.clock = clock
         self.cache = Cache(cache_size)
         self.lookup: Lookup
-        self.freshness: Freshness | FreshnessByAsking
+        self.freshness: Freshness | FreshnessByLease
         if database.is_sqlite:
             self.lookup = near = SqliteLookup(database)
             self.freshness = Freshness(
@@ -117,7 +117,9 @@ class Installation:
             from keywright.store.postgres_lookup import PostgresLookup  # noqa: PLC0415  # an extra
 
             self.lookup = far = PostgresLookup(database)
-            self.freshness = FreshnessByAsking(far, self.cache)
+            stale = max_stale * SECOND if on_store_loss == "serve" else 0
+            feed = Feed(database.conninfo, self.cache, stale, clock)
+            self.freshness = FreshnessByLease(far, self.cache, feed, on_store_loss=on_store_loss)
         self.slots = Slots(slots or database.slots_directory(), clock)
         self.upkeep = Upkeep(
             database, self.slots, clock, minutes_kept=usage_minutes_kept, hours_kept=usage_hours_kept
@@ -156,6 +158,7 @@ class Installation:
         _OPEN.discard(self)
         if self._courier is not None:
             self._courier.close()
+        self.freshness.close()
         self.engine.close()
         given_back, flushed = self.blocks.close(), self.meter.close()
         self.slots.close(empty=given_back and flushed)
@@ -220,6 +223,13 @@ def _after_fork(*, child: bool) -> None:
         new_request_id.after_fork()
     while _resting:
         _resting.pop().after_fork(child=child)
+
+
+@atexit.register
+def _leave() -> None:
+    """A program that ends without closing what it opened leaves no worker behind that changes would wait for."""
+    for installation in list(_OPEN):
+        installation.freshness.close()
 
 
 os.register_at_fork(

@@ -176,6 +176,20 @@ class KeyRecord(msgspec.Struct, frozen=True):
     seq: int = 0  # the newest change that this read had seen
 
 
+class Propagation(msgspec.Struct):
+    """How far a change has travelled when it is answered, which is when this is filled in. On SQLite always exact.
+
+    On PostgreSQL ``workers`` are registered, ``confirmed`` of them know the change, and from ``complete_by``, an instant,
+    on nobody answers from the state before it. Where it is not ``exact``, that is yet to come: a worker that does not
+    confirm is cut off, and may be serving what it remembers, marked ``stale``.
+    """
+
+    exact: bool = True
+    workers: int | None = None
+    confirmed: int | None = None
+    complete_by: int | None = None
+
+
 class Account(msgspec.Struct, frozen=True):
     """A customer, whose keys they are."""
 
@@ -186,6 +200,7 @@ class Account(msgspec.Struct, frozen=True):
     limits: tuple[Limit, ...]
     created_at: int
     updated_at: int
+    propagation: Propagation | None = None  # in the answer to a change
 
 
 class Membership(msgspec.Struct, frozen=True):
@@ -312,25 +327,19 @@ class IssuedEndpoint(msgspec.Struct, frozen=True):
     secret: Secret
 
 
-class Propagation(msgspec.Struct, frozen=True):
-    """How far a change has travelled when it is answered. On SQLite always exact."""
-
-    exact: bool = True
-
-
 class Issued(msgspec.Struct, frozen=True):
     """A key and the credential that was made with it."""
 
     key: Key
     credential: Credential
-    propagation: Propagation = Propagation()
+    propagation: Propagation = msgspec.field(default_factory=Propagation)
 
 
 class Changed(msgspec.Struct, frozen=True):
     """A key after a change, and how far the change has travelled."""
 
     key: Key
-    propagation: Propagation = Propagation()
+    propagation: Propagation = msgspec.field(default_factory=Propagation)
 
 
 class Page(msgspec.Struct, frozen=True):

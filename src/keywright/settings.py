@@ -92,7 +92,7 @@ SETTINGS: Final = (
         "max_stale",
         "number:0-86400",
         "60",
-        "For how many seconds remembered keys are served when the store is gone.",
+        "For how many seconds remembered keys are served when the store is gone; 0 is as refuse.",
     ),
     Setting(
         "slots",

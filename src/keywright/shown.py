@@ -108,7 +108,28 @@ def reissued(record: Key, now: int) -> dict[str, Any]:
 
 def propagation(travelled: Propagation) -> dict[str, Any]:
     """How far a change has travelled."""
-    return {"exact": travelled.exact}
+    if travelled.workers is None:
+        return {"exact": travelled.exact}
+    return {
+        "exact": travelled.exact,
+        "workers": travelled.workers,
+        "confirmed": travelled.confirmed,
+        "complete_by": _time(travelled.complete_by),
+    }
+
+
+def still_stale(travelled: Propagation) -> str | None:
+    """Who may still answer from the state before a change, in a sentence; nothing where nobody may."""
+    if travelled.exact or travelled.complete_by is None:
+        return None
+    until = rfc3339(travelled.complete_by)
+    if not travelled.workers:
+        return f"the store went away before the workers could be asked: some may serve the old state until {until}"
+    silent = travelled.workers - (travelled.confirmed or 0)
+    return (
+        f"{silent} of {travelled.workers} workers {'has' if silent == 1 else 'have'} not confirmed it, and may serve what "
+        f"they remember, marked stale, until {until}"
+    )
 
 
 def limit(item: Limit) -> dict[str, Any]:
@@ -117,8 +138,8 @@ def limit(item: Limit) -> dict[str, Any]:
 
 
 def account(record: Account) -> dict[str, Any]:
-    """An account."""
-    return {
+    """An account; where it has just been changed, with how far that has travelled."""
+    shown: dict[str, Any] = {
         "id": record.id,
         "username": record.username,
         "name": record.name,
@@ -127,6 +148,9 @@ def account(record: Account) -> dict[str, Any]:
         "created_at": rfc3339(record.created_at),
         "updated_at": rfc3339(record.updated_at),
     }
+    if record.propagation is not None:
+        shown["propagation"] = propagation(record.propagation)
+    return shown
 
 
 def person(record: Person) -> dict[str, Any]:

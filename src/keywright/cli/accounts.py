@@ -17,6 +17,7 @@ from keywright.cli.opening import (
     print_table,
     reached,
     settings,
+    warn_of_stale,
     where,
 )
 from keywright.times import rfc3339
@@ -221,6 +222,7 @@ def _spelled(space: "Keyspace", issued: "Issued") -> list[str]:
 def _show(account: "Account", done: str, *, as_json: bool) -> None:
     from keywright import shown
 
+    warn_of_stale(account.propagation)
     if as_json:
         print_json(shown.account(account))
     else:

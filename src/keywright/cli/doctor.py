@@ -147,6 +147,7 @@ def _installation(installation: "Installation") -> Iterator[Finding]:
         ("audit", _audit),
         ("keyspaces", _keyspaces),
         ("peppers", _peppers),
+        ("workers", _workers),
         ("verifying", _verifying),
     )
     for name, check in checks:
@@ -199,3 +200,15 @@ def _verifying(installation: "Installation") -> str:
     if verdict.code != "invalid":
         raise CannotStart(f"an unknown key was answered {verdict.code}: {verdict.reason}")
     return f"an unknown key is refused, in {installation.clock() - before} µs"
+
+
+def _workers(installation: "Installation") -> str:
+    from keywright.store import changes, workers
+
+    if installation.database.is_sqlite:
+        return "all processes on this database share its memory"
+    with installation.database.read() as connection:
+        many, silent = workers.count(connection), workers.behind(connection, changes.newest(connection))
+    if silent:
+        return f"{many}, of which {', '.join(silent)} have not confirmed the newest change: cut off, or dead and soon removed"
+    return f"{many} answer from memory, and all have confirmed the newest change"

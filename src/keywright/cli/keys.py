@@ -27,6 +27,7 @@ from keywright.cli.opening import (
     reserved,
     server,
     settings,
+    warn_of_stale,
     where,
     working,
     yes,
@@ -408,6 +409,7 @@ def show_changed(changed: "Changed", now: int, done: str, *, as_json: bool) -> N
     """Print what a change came to."""
     from keywright import shown
 
+    warn_of_stale(changed.propagation)
     if as_json:
         print_json(shown.changed(changed, now))
     else:
@@ -428,6 +430,7 @@ def show_issued(
 
     if file is not None:
         file.write(_variables(issued))
+    warn_of_stale(issued.propagation)
     ways = _ways(installation, issued, given["place"])
     if given["as_json"]:
         print_json(shown.once(issued, ways, installation.clock()))

@@ -18,6 +18,7 @@ from keywright.cli.opening import (
     print_line,
     print_table,
     reached,
+    warn_of_stale,
     where,
 )
 from keywright.errors import ProfileError
@@ -128,9 +129,12 @@ def _show(installation: "Installation", outcome: "Outcome", *, as_json: bool) ->
     from keywright import shown
 
     applied = installation.keyspaces.get(outcome.keyspace.name)
+    warn_of_stale(outcome.propagation)
     if as_json:
         record = shown.keyspace(applied.keyspace, applied.created_at, applied.updated_at)
-        print_json(record | {"outcome": outcome.outcome})
+        print_json(
+            record | {"outcome": outcome.outcome, "propagation": shown.propagation(outcome.propagation)}
+        )
         return
     schemes, environments = ", ".join(outcome.keyspace.schemes), ", ".join(outcome.keyspace.environments)
     print_line(f"{outcome.outcome}: keyspace {outcome.keyspace.name} ({schemes}; {environments})")

@@ -24,7 +24,7 @@ from keywright.times import SECOND, parse_instant, parse_span
 if TYPE_CHECKING:
     from keywright.client import Client
     from keywright.installation import Installation
-    from keywright.model import Actor
+    from keywright.model import Actor, Propagation
     from keywright.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -261,6 +261,15 @@ def print_json(value: Any) -> None:
 def print_line(text: str) -> None:
     """Print a line that may hold what somebody else wrote."""
     click.echo(printable(text))
+
+
+def warn_of_stale(travelled: "Propagation | None") -> None:
+    """Say on standard error who may still answer from the state before a change."""
+    from keywright import shown
+
+    warning = None if travelled is None else shown.still_stale(travelled)
+    if warning:
+        click.echo(f"not everywhere yet: {warning}", err=True)
 
 
 def print_record(pairs: Sequence[tuple[str, Any]]) -> None:

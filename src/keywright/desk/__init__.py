@@ -11,11 +11,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from keywright import propagation
 from keywright.desk import messages
 from keywright.desk.once import RETENTION, Once, Replay, Running
 from keywright.errors import Invalid
 from keywright.keyring import Keyring
-from keywright.model import Actor
+from keywright.model import Actor, Propagation
 from keywright.store import audit, changes, creations
 from keywright.store.db import Database
 from keywright.times import SECOND
@@ -40,10 +41,14 @@ class Desk:
         With ``once`` it is entered once only. Raises ``Replay`` where it was carried out before, ``Invalid`` where
         something else was, ``Conflict`` while it still is.
         """
-        with self.running.holding(once), self.database.write() as tx:
-            change = Change(tx, self.keyring, self.clock(), once)
-            change.claim()
-            yield change
+        with self.running.holding(once):
+            with self.database.write() as tx:
+                change = Change(tx, self.keyring, self.clock(), once)
+                change.claim()
+                yield change
+                newest = changes.newest(tx)
+            # What changed nothing waits too: the caller may ask again because an earlier answer never came.
+            propagation.follow(self.database, newest, self.clock(), change.travelled)
 
 
 class Change:
@@ -52,6 +57,8 @@ class Change:
     def __init__(self, tx: Connection, keyring: Keyring, now: int, once: Once | None = None) -> None:
         self.tx = tx
         self.now = now
+        #: How far it has travelled: filled in when it is committed, before it is answered.
+        self.travelled = Propagation()
         self._keyring = keyring
         self._once = once
 

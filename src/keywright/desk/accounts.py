@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy.exc import IntegrityError
 
 from keywright import credential, limits
@@ -111,7 +112,7 @@ class Accounts(Desk):
         with self.change() as change:
             account = _covered(accounts.get(change.tx, username), username, reach)
             if account.state == state:
-                return account
+                return msgspec.structs.replace(account, propagation=change.travelled)
             accounts.change(change.tx, account.id, state=state, updated_at=change.now)
             return self._changed(change, account, actor, action, was=account.state)
 
@@ -120,7 +121,7 @@ class Accounts(Desk):
         change.tell(actor, action, ("account", before.id), account=before.username, **detail)
         after = accounts.get(change.tx, before.username)
         assert after is not None
-        return after
+        return msgspec.structs.replace(after, propagation=change.travelled)
 
 
 def _covered(found: Account | None, username: str, reach: Reach) -> Account:

@@ -317,7 +317,7 @@ class Keys(Desk):
                 grants.check(by, space, held)
             values = {field: value for field, value in values.items() if value != getattr(before, field)}
             if not values:
-                return Changed(before)
+                return Changed(before, change.travelled)
             merged = {
                 field: getattr(before, field)
                 for field in ("id", "name", "team", "application", "description")
@@ -377,7 +377,7 @@ class Keys(Desk):
                 grace_seconds=grace_seconds,
                 force=force,
             )
-            return Issued(changed.key, shown)
+            return Issued(changed.key, shown, change.travelled)
 
     def finish(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """End the old secret of a rotation now. Raises ``NotFound``, or ``Conflict`` where none is under way."""
@@ -408,7 +408,7 @@ class Keys(Desk):
         with self.change() as change:
             before = self._in_reach(change, key_id, reach)
             if before.state == "invalidated":
-                return Changed(before)
+                return Changed(before, change.travelled)
             keys.end_secrets(change.tx, key_id, before.secrets[0].n + 1, change.now)
             self._set_state(change, key_id, "invalidated", why, ended_at=change.now)
             return self._changed(change, before, actor, "key.invalidate", reason=why)
@@ -479,7 +479,8 @@ class Keys(Desk):
         )
         made = keys.get(change.tx, values["id"], change.now)
         assert made is not None
-        return Issued(msgspec.structs.replace(made, children=()), _shown(space, values["id"], secret))
+        shown = _shown(space, values["id"], secret)
+        return Issued(msgspec.structs.replace(made, children=()), shown, change.travelled)
 
     def _remove(self, change: Change, before: Key, actor: Actor) -> Changed:
         self._set_state(
@@ -513,7 +514,7 @@ class Keys(Desk):
             if before.state == "invalidated":
                 raise Conflict("an invalidated key cannot be disabled or enabled again")
             if before.state == state or (before.state == "expired" and state == "active"):
-                return Changed(before)
+                return Changed(before, change.travelled)
             if state == "active":
                 space = self._keyspace(change, before.keyspace, management=reach.management)
                 reach.give(space, before.access, before.scopes)
@@ -528,7 +529,7 @@ class Keys(Desk):
         change.tell(actor, action, ("key", before.id), account=before.account, **detail)
         after = keys.get(change.tx, before.id, change.now)
         assert after is not None
-        return Changed(msgspec.structs.replace(after, children=before.children))
+        return Changed(msgspec.structs.replace(after, children=before.children), change.travelled)
 
     def _in_reach(self, change: Change, key_id: str, reach: Reach) -> Key:
         found = self._covered(keys.get(change.tx, key_id, change.now), key_id, reach)

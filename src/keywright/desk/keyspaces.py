@@ -6,16 +6,17 @@ from typing import NamedTuple
 from keywright import profiles
 from keywright.desk import LIBRARY, Change, Desk
 from keywright.errors import Conflict, NotFound
-from keywright.model import MANAGEMENT, Account, Actor, Keyspace
+from keywright.model import MANAGEMENT, Account, Actor, Keyspace, Propagation
 from keywright.store import accounts, keyspaces
 from keywright.store.keyspaces import Applied
 
 
 class Outcome(NamedTuple):
-    """What became of a definition: ``created``, ``updated`` or ``unchanged``."""
+    """What became of a definition: ``created``, ``updated`` or ``unchanged``; and how far the change has travelled."""
 
     keyspace: Keyspace
     outcome: str
+    propagation: Propagation
 
 
 class Keyspaces(Desk):
@@ -35,14 +36,14 @@ class Keyspaces(Desk):
                 raise Conflict(f"prefix: {keyspace.prefix!r} is already that of keyspace {holder!r}")
             if existing is not None:
                 if (existing.keyspace, existing.source) == (keyspace, source):
-                    return Outcome(keyspace, "unchanged")
+                    return Outcome(keyspace, "unchanged", change.travelled)
                 _keep(change, existing.keyspace, keyspace)
             _unique_gates(change, keyspace)
             keyspaces.put(change.tx, keyspace, source, change.now, new=existing is None)
             change.announce("keyspace", keyspace.name)
             outcome = "created" if existing is None else "updated"
             change.tell(actor, "keyspace.apply", ("keyspace", keyspace.name), outcome=outcome, source=source)
-            return Outcome(keyspace, outcome)
+            return Outcome(keyspace, outcome, change.travelled)
 
     def get(self, name: str) -> Applied:
         """Read one. Raises ``NotFound``."""

@@ -396,6 +396,13 @@ class Hot:
                 caller = await self._caller_behind(scope, send)
                 if caller is None:
                     return
+                if caller.verdict is not None and caller.verdict.stale:
+                    # whatever stands behind needs the store, and would wait for it
+                    detail = "The store does not answer; try again."
+                    await respond_problem(
+                        scope, send, "unavailable", detail, headers=[(b"retry-after", b"1")]
+                    )
+                    return
                 scope["keywright.caller"] = caller
             await read_and_pass(scope, receive, send, self._behind)
             return

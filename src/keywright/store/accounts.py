@@ -14,6 +14,7 @@ _limits = msgspec.json.Decoder(tuple[Limit, ...]).decode
 def add(tx: Connection, account: Account) -> None:
     """Write a new one. A username that is taken breaks a constraint."""
     values = msgspec.structs.asdict(account) | {"limits": msgspec.json.encode(account.limits).decode()}
+    del values["propagation"]  # of an answer, not of the account
     tx.execute(insert(accounts).values(values))
 
 

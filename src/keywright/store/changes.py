@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, func, insert, select
 
 from keywright.store.schema import changes
 
@@ -12,3 +12,10 @@ Kind = Literal["key", "account", "keyspace"]
 def note(tx: Connection, kind: Kind, ref: str, now: int) -> None:
     """Announce a change, in its own transaction: whoever sees the change can see the announcement."""
     tx.execute(insert(changes).values(kind=kind, ref=ref, at=now))
+    if tx.dialect.name == "postgresql":
+        tx.exec_driver_sql("NOTIFY keywright_changes")  # sent with the commit; whoever misses it asks soon
+
+
+def newest(tx: Connection) -> int:
+    """The number of the newest change that a transaction sees, its own among them; 0 where there is none."""
+    return int(tx.execute(select(func.coalesce(func.max(changes.c.seq), 0))).scalar_one())

@@ -228,6 +228,7 @@ class Database:
         """A transaction. It commits when the block ends, and is as if it never was when the block raises."""
         if not self.is_sqlite:
             with self._translated(which), self._engine(which).begin() as connection:
+                self._bound(which, connection)
                 if which == "keys":
                     connection.exec_driver_sql(_WRITERS)
                 yield connection
@@ -245,6 +246,21 @@ class Database:
                 raise
             self._commit(which, connection)
             self._checkpoint(which, connection)
+
+    @staticmethod
+    def _bound(which: str, connection: Connection) -> None:
+        """Bound the transaction itself, where a pooler stands between and a session cannot be."""
+        driver: Any = connection.connection.driver_connection
+        if driver.pooled:
+            from keywright.store import postgres  # noqa: PLC0415  # an extra
+
+            connection.exec_driver_sql(postgres.for_this_transaction(_PATIENCE[which]))
+
+    @contextmanager
+    def watch(self) -> Iterator[Connection]:
+        """A connection on which each statement sees what has been committed by then. On PostgreSQL."""
+        with translated(), self._engine("keys").connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def _translated(self, which: str) -> Iterator[None]:

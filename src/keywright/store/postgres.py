@@ -21,6 +21,8 @@ class Patient(Connection[Any]):
     """A connection that is given up when an answer takes longer than its patience, in seconds; ``None`` waits."""
 
     patience: float | None = None
+    #: Whether a pooler stands between: then nothing may be left in the session, which is another's at the next turn.
+    pooled = False
 
     def wait(self, gen: PQGen[T], interval: float = _INTERVAL, timeout: float | None = None) -> T:  # noqa: D102
         try:
@@ -34,6 +36,7 @@ class AsyncPatient(AsyncConnection[Any]):
     """``Patient``, for an event loop."""
 
     patience: float | None = None
+    pooled = False
 
     async def wait(  # noqa: D102
         self,
@@ -70,7 +73,7 @@ def connect(conninfo: str, patience: float, *, connecting: int = CONNECT, readin
         conninfo, autocommit=True, connect_timeout=connecting, application_name="keywright"
     )
     made.patience = patience
-    made.execute(_session(patience, reading))
+    _found(made, made.execute(_session(made, patience, reading)).fetchone())
     return made
 
 
@@ -82,11 +85,27 @@ async def aconnect(
         conninfo, autocommit=True, connect_timeout=connecting, application_name="keywright"
     )
     made.patience = patience
-    await made.execute(_session(patience, reading))
+    _found(made, await (await made.execute(_session(made, patience, reading))).fetchone())
     return made
 
 
-def _session(patience: float, reading: bool) -> bytes:
+def for_this_transaction(patience: float) -> str:
+    """The statement that bounds a transaction on a connection that is ``pooled``."""
+    return f"SELECT {_set(patience, reading=False, local=True)}"
+
+
+def _session(made: Patient | AsyncPatient, patience: float, reading: bool) -> bytes:
+    """Set a session up, unless it is a pooler's: it told the number of another process than the one that answers."""
+    own = f"pg_backend_pid() = {made.pgconn.backend_pid}"
+    return f"SELECT {own}, CASE WHEN {own} THEN {_set(patience, reading=reading, local=False)} END".encode()
+
+
+def _found(made: Patient | AsyncPatient, said: Any) -> None:
+    if not said[0]:
+        made.pooled, made.prepare_threshold = True, None
+
+
+def _set(patience: float, *, reading: bool, local: bool) -> str:
     milliseconds = str(int(patience * 900))  # the server gives up first, and says what it was waiting for
     values = {
         "synchronous_commit": "on",
@@ -95,7 +114,7 @@ def _session(patience: float, reading: bool) -> bytes:
         "idle_in_transaction_session_timeout": "60000",
         "default_transaction_read_only": "on" if reading else "off",
     }
-    return "; ".join(f"SET {name} = {value}" for name, value in values.items()).encode()
+    return " || ".join(f"set_config('{name}', '{value}', {local})" for name, value in values.items())
 
 
 def _give_up(connection: Patient | AsyncPatient) -> None:

@@ -102,7 +102,7 @@ class PostgresLookup:
 
     def _on(self, connection: Patient, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
         try:
-            return connection.execute(statement, parameters, prepare=True).fetchall()
+            return connection.execute(statement, parameters, prepare=not connection.pooled).fetchall()
         finally:
             if connection.pgconn.transaction_status == IDLE:
                 self._idle.append(connection)
@@ -238,7 +238,8 @@ class _Loop:
 
     async def _on(self, connection: AsyncPatient, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
         try:
-            return await (await connection.execute(statement, parameters, prepare=True)).fetchall()
+            prepare = not connection.pooled
+            return await (await connection.execute(statement, parameters, prepare=prepare)).fetchall()
         finally:
             if self._closed or connection.pgconn.transaction_status != IDLE:
                 connection.pgconn.finish()

@@ -202,6 +202,18 @@ changes = Table(
     sqlite_autoincrement=True,
 )
 
+#: The processes that answer from memory on PostgreSQL; on SQLite memory is shared, and nobody is registered.
+workers = Table(
+    "workers",
+    keys_file,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),  # for people: host and process
+    Column("max_stale", BigInteger, nullable=False),  # microseconds that it may serve without the store
+    Column("confirmed", BigInteger, nullable=False),  # the newest change that it has acted upon
+    Column("beat", BigInteger, nullable=False),  # moves while it lives
+    Column("registered_at", BigInteger, nullable=False),
+)
+
 audit = Table(
     "audit",
     keys_file,

@@ -31,6 +31,34 @@ _PROBLEM: Final[dict[str, Any]] = {
         },
     },
 }
+_PROPAGATION: Final[dict[str, Any]] = {
+    "type": "object",
+    "title": "Propagation",
+    "description": (
+        "How far a change has travelled when it is answered. On SQLite it is exact, always, and there is no more to say. On "
+        "PostgreSQL a change is answered when every worker has confirmed it, or after about a second."
+    ),
+    "required": ["exact"],
+    "properties": {
+        "exact": {
+            "type": "boolean",
+            "description": "nobody answers from the state before the change any more",
+        },
+        "workers": {"type": "integer", "description": "how many processes answer from memory"},
+        "confirmed": {
+            "type": "integer",
+            "description": "how many of them have said that they know the change",
+        },
+        "complete_by": {
+            "type": "string",
+            "format": "date-time",
+            "description": (
+                "from then on nobody answers from the state before the change. Where it is not exact, that is to come: a "
+                "worker that does not confirm is cut off, and may serve what it remembers, marked stale, until then"
+            ),
+        },
+    },
+}
 _SAYS: Final = {
     400: "The body is not acceptable JSON, or the gateway did not say what was asked.",
     401: "No management key, or none that is valid.",
@@ -144,6 +172,9 @@ FRONT: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+_OWN: Final = {"Problem": _PROBLEM, "Propagation": _PROPAGATION}
+
+
 class Described(FastAPI):
     """FastAPI with a whole description of what stands on its port."""
 
@@ -168,6 +199,10 @@ def _describe(document: dict[str, Any]) -> dict[str, Any]:
                 status: answer for status, answer in operation["responses"].items() if status[0] == "2"
             } | {str(status): _error(status) for status in sorted(statuses)}
             operation["security"] = _security(method, path)
+            if _changes(method, path):
+                _answers(operation)["properties"] = {
+                    "propagation": {"$ref": "#/components/schemas/Propagation"}
+                }
     document["paths"] |= FRONT
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -176,7 +211,7 @@ def _describe(document: dict[str, Any]) -> dict[str, Any]:
     _, hot = msgspec.json.schema_components(
         [VerifyBody, BatchBody], ref_template="#/components/schemas/{name}"
     )
-    components["schemas"] = dict(sorted((schemas | hot | {"Problem": _PROBLEM}).items()))
+    components["schemas"] = dict(sorted((schemas | hot | _OWN).items()))
     components["securitySchemes"] = {
         "managementKey": {"type": "http", "scheme": "bearer", "description": "A management key."},
         "session": {
@@ -199,6 +234,19 @@ def _security(method: str, path: str) -> list[dict[str, list[str]]]:
     if (method.upper(), path) in ANYBODY:
         return []
     return [{"session": []}] if path.startswith("/v1/session") else [{"managementKey": []}, {"session": []}]
+
+
+def _changes(method: str, path: str) -> bool:
+    """Whether a route changes what verifications rest on."""
+    travels = path.startswith(("/v1/keys", "/v1/management-keys", "/v1/accounts/"))
+    return travels and method in ("post", "patch", "delete")
+
+
+def _answers(operation: dict[str, Any]) -> dict[str, Any]:
+    """The schema of what an operation answers with."""
+    answer = next(answer for status, answer in operation["responses"].items() if status[0] == "2")
+    schema: dict[str, Any] = answer["content"]["application/json"]["schema"]
+    return schema
 
 
 def _narrows(operation: dict[str, Any]) -> bool:

@@ -61,6 +61,15 @@ def upgrade() -> None:
         sa.Column("at", WHOLE, nullable=False),
         sqlite_autoincrement=True,
     )
+    op.create_table(
+        "workers",
+        sa.Column("id", TEXT, primary_key=True),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("max_stale", WHOLE, nullable=False),
+        sa.Column("confirmed", WHOLE, nullable=False),
+        sa.Column("beat", WHOLE, nullable=False),
+        sa.Column("registered_at", WHOLE, nullable=False),
+    )
     _audit()
 
 
