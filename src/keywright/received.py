@@ -25,6 +25,7 @@ from keywright.model import (
     LimitState,
     Plan,
     Propagation,
+    RolePolicy,
     Scope,
     StoredSecret,
     Verdict,
@@ -63,6 +64,7 @@ def key(said: dict[str, Any]) -> Key:
         updated_at=parse_instant(said["updated_at"]),
         secrets=_secrets(said),
         children=None if children is None else tuple(children),
+        flags=tuple(said["flags"]),
     )
 
 
@@ -115,7 +117,10 @@ def issued(said: dict[str, Any]) -> Received:
 
 
 def _propagation(said: dict[str, Any]) -> Propagation:
-    return Propagation(exact=bool(said["propagation"]["exact"]))
+    told = said["propagation"]
+    return Propagation(
+        **{**told, "complete_by": instant(told["complete_by"])} if "complete_by" in told else told
+    )
 
 
 def limits(said: list[dict[str, Any]]) -> tuple[Limit, ...]:
@@ -126,7 +131,8 @@ def limits(said: list[dict[str, Any]]) -> tuple[Limit, ...]:
 def account(said: dict[str, Any]) -> Account:
     """An account."""
     times = {name: parse_instant(said[name]) for name in ("created_at", "updated_at")}
-    return Account(**{**said, "limits": limits(said["limits"]), **times})
+    travelled = {"propagation": _propagation(said)} if "propagation" in said else {}
+    return Account(**{**said, "limits": limits(said["limits"]), **times, **travelled})
 
 
 def keyspace(said: dict[str, Any]) -> Keyspace:
@@ -142,6 +148,7 @@ def keyspace(said: dict[str, Any]) -> Keyspace:
         letters={name: Letter(**one) for name, one in said["letters"].items()},
         access=AccessPolicy(tuple(said["access"]["classes"]), said["access"]["default"]),
         expiry=ExpiryPolicy(said["expiry"]["default_seconds"], said["expiry"]["longest_seconds"]),
+        roles=RolePolicy(tuple(said["roles"]["see"]), tuple(said["roles"]["manage"])),
         fields=Fields(tuple(said["fields"]["ask"]), tuple(said["fields"]["required"])),
         limits=limits(said["limits"]),
         plans={name: Plan(one["title"], limits(one["limits"])) for name, one in said["plans"].items()},
