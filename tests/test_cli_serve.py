@@ -40,6 +40,25 @@ def test_it_makes_a_database_and_says_what_it_is(tmp_path: Path) -> None:
     assert run(*made[1].split()[1:], cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.security("A-02")
+def test_a_first_start_prints_the_link_that_makes_the_first_operator(tmp_path: Path) -> None:
+    """Whoever follows it chooses a password and runs the installation; it works once, and no later start prints one."""
+    with Served("sqlite:///k.db", tmp_path) as served:
+        link = served.until(r"  (http://\S+/console/link#(\S+))\n")
+        assert link[1].startswith(served.url)
+        chosen = {"token": link[2], "email": "op@example.com", "password": "four words beside gravel"}
+        door = Door(served.port)
+
+        entered = door("POST", "/v1/session/follow", {}, chosen)
+        again = door("POST", "/v1/session/follow", {}, chosen)
+
+    assert (entered.status, again.status) == (201, 404)
+    with Served("sqlite:///k.db", tmp_path) as served:
+        served.until("--database sqlite:///k.db\n")
+    assert "/console/link#" not in served.said
+    assert "operator" in run("people", "list", "--database", "sqlite:///k.db", cwd=tmp_path).stdout
+
+
 def test_it_counts_keys_and_those_that_expire(folder: Folder) -> None:
     """Keys are counted without management keys, and the line about the first management key is gone once there is one."""
     for expires in ("never", "90d", "13d"):
