@@ -35,7 +35,7 @@ browser:
 		|| echo "that did not work: install Chromium, or name one in KEYWRIGHT_TEST_BROWSER"
 
 test: $(READY) browser ## every test
-	@$(RUN)/pytest
+	@$(RUN)/pytest -n logical --maxprocesses 4 --dist worksteal
 
 check: $(READY) ## format, lint, types, import rules, docs
 	@$(RUN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
