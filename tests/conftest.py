@@ -118,9 +118,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         yield lambda clock: copied(template, tmp_path, clock=clock)
         return
     server: Server = request.getfixturevalue("server")
-    url = server.make(request.getfixturevalue("postgres_template"))
+    url = server.lend(request.getfixturevalue("postgres_template"))
     yield lambda clock: Keywright(url, secret=SECRET, clock=clock)
-    server.drop(url)
 
 
 @pytest.fixture
@@ -133,10 +132,9 @@ def kw(store: Store, clock: Clock) -> Iterator[Keywright]:
 @pytest.fixture
 def postgres_kw(server: Server, postgres_template: str, clock: Clock) -> Iterator[Keywright]:
     """A fresh installation of the test's own, on PostgreSQL."""
-    url = server.make(postgres_template)
+    url = server.lend(postgres_template)
     with Keywright(url, secret=SECRET, clock=clock) as opened:
         yield opened
-    server.drop(url)
 
 
 def again(kw: Keywright, **over: Any) -> Keywright:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, ClassVar, NamedTuple
 
 import click
@@ -19,6 +20,7 @@ from conftest import bearer, make
 from keywright import Client, Conflict, Denied, Exceeds, Invalid, Keywright, NotFound, Unavailable
 from keywright.cli import keywright as top
 from keywright.installation import wall_clock
+from people import member
 from processes import Folder, Ran
 from surfaces import manager, served, server
 
@@ -114,6 +116,14 @@ def _used(on: Remote) -> str:
     return key.key.id
 
 
+def _address(_on: Remote) -> str:
+    return f"a{token_hex(4)}@globex.example"
+
+
+def _member(on: Remote) -> str:
+    return member(on.kw, "analyst").email
+
+
 class Verb(NamedTuple):
     """How a verb is run in both places; ``made`` makes what it is run on, whose name takes the place of ``{}``."""
 
@@ -150,11 +160,11 @@ COMMANDS: dict[str, Verb | str] = {
     "webhooks delete": LOCAL,
     "webhooks events": NOWHERE,
     "accounts onboard": LOCAL,
-    "people create": LOCAL,
-    "people list": LOCAL,
-    "people get": LOCAL,
-    "people role": LOCAL,
-    "people remove": LOCAL,
+    "people create": Verb("{} --account globex --role analyst --name Ana", _address),
+    "people list": Verb("--account globex", _member, once=True),
+    "people get": Verb("{}", _member, once=True),
+    "people role": Verb("{} auditor --account globex", _member),
+    "people remove": Verb("{} --account globex --yes", _member),
     "people disable": LOCAL,
     "people enable": LOCAL,
     "people dismiss": LOCAL,
@@ -246,6 +256,9 @@ def plain(text: str, made: str) -> str:
         (r'"(?:token|pair|secret)": "[0-9A-Za-z]{4}"', "HINT"),
         (r"(token|pair|secret) …\w{4}", "HINT"),
         (r"http://127\.0\.0\.1:[0-9]+", "URL"),
+        (r"prsn_[0-9a-f]+", "PERSON"),
+        (r"link#[\w-]{43}", "LINK"),
+        (r'"token": "[\w-]{43}"', "LINK"),
         (r", while `keywright serve` runs", ""),
         (r'"parent": "KEY"', '"parent": null'),  # a management key's maker
     ):

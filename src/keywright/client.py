@@ -28,8 +28,8 @@ from keywright.desk.refusals import Refused
 from keywright.desk.usage import Report, UsageRow
 from keywright.errors import CallerError, Denied, Invalid, NotFound, Unavailable
 from keywright.limits import check_cost
-from keywright.model import Account, Actor, Changed, Issued, Key, Page, Verdict
-from keywright.received import Received, Verified
+from keywright.model import Account, Actor, Changed, Issued, Key, Page, Person, Verdict
+from keywright.received import InvitedThere, Received, Verified
 from keywright.schemes import from_mapping
 from keywright.store.keys import Named
 from keywright.store.keyspaces import Applied
@@ -72,6 +72,7 @@ class Client:
         self.keys = Keys(self._connections, keyspace, environment)
         self.management_keys = ManagementKeys(self._connections)
         self.accounts = Accounts(self._connections)
+        self.people = People(self._connections)
         self.keyspaces = Keyspaces(self._connections)
         self.trail = Trail(self._connections)
         self.usage = Usage(self._connections)
@@ -391,6 +392,64 @@ class Accounts(Noun):
         return received.account(
             self._ask("PATCH", f"/v1/accounts/{place(username)}", {"limits": list(given)})
         )
+
+
+class People(Noun):
+    """The verbs on members of accounts. Operators are made, and people shut out, where the installation is."""
+
+    def invite(
+        self,
+        email: str,
+        *,
+        account: str | None,
+        role: str | None,
+        name: str | None = None,
+        access: str = "all",
+        scopes: Sequence[str] = (),
+        actor: Actor | None = None,
+    ) -> InvitedThere:
+        """Give somebody a place in an account. Raises ``NotFound``, ``Invalid``, ``Conflict`` or ``Exceeds``."""
+        said = {"email": email, "account": account, "role": role, "name": name, "access": access}
+        body = {field: value for field, value in said.items() if value is not None}
+        return received.invited(self._ask("POST", "/v1/people", body | {"scopes": list(scopes)}))
+
+    def list(  # the verb of every surface
+        self,
+        *,
+        account: str | None = None,
+        operators: bool = False,
+        q: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """Some people, by address. Raises ``Invalid`` or ``NotFound``."""
+        narrow = {"account": account, "q": q, "cursor": cursor, "limit": limit}
+        only = {"operators": "true"} if operators else {}
+        return _page(self._ask("GET", "/v1/people", **narrow, **only), received.person)
+
+    def get(self, person_id: str) -> Person:
+        """Read one by id or by address. Raises ``NotFound``."""
+        return received.person(self._ask("GET", f"/v1/people/{place(person_id)}"))
+
+    def change_role(
+        self,
+        person_id: str,
+        *,
+        account: str | None,
+        role: str | None = None,
+        access: str | None = None,
+        scopes: Sequence[str] | None = None,
+        actor: Actor | None = None,
+    ) -> Person:
+        """Change somebody's place in an account. Raises ``NotFound``, ``Invalid``, ``Exceeds`` or ``Conflict``."""
+        said = {"account": account, "role": role, "access": access}
+        body: dict[str, Any] = {field: value for field, value in said.items() if value is not None}
+        body |= {} if scopes is None else {"scopes": list(scopes)}
+        return received.person(self._ask("PATCH", f"/v1/people/{place(person_id)}", body))
+
+    def remove(self, person_id: str, *, account: str | None, actor: Actor | None = None) -> Person:
+        """Take somebody's place in an account away. Raises ``NotFound``, ``Exceeds`` or ``Conflict``."""
+        return received.person(self._ask("DELETE", f"/v1/people/{place(person_id)}", account=account))
 
 
 class Keyspaces(Noun):

@@ -23,6 +23,8 @@ from keywright.model import (
     Letter,
     Limit,
     LimitState,
+    Membership,
+    Person,
     Plan,
     Propagation,
     RolePolicy,
@@ -133,6 +135,42 @@ def account(said: dict[str, Any]) -> Account:
     times = {name: parse_instant(said[name]) for name in ("created_at", "updated_at")}
     travelled = {"propagation": _propagation(said)} if "propagation" in said else {}
     return Account(**{**said, "limits": limits(said["limits"]), **times, **travelled})
+
+
+class InvitedThere(msgspec.Struct, frozen=True):
+    """A person whom a server has invited, and the link it made, which is told this once."""
+
+    person: Person
+    token: str
+    ends_at: int
+    url: str
+
+    def __repr__(self) -> str:
+        return f"InvitedThere(ends_at={self.ends_at})"
+
+
+def person(said: dict[str, Any]) -> Person:
+    """A person. Of an account its username is known, and not its id."""
+    memberships = tuple(
+        Membership(
+            "",
+            one["account"],
+            one["role"],
+            one["access"],
+            tuple(one["scopes"]),
+            parse_instant(one["since"]),
+            instant(one["accepted_at"]),
+        )
+        for one in said["memberships"]
+    )
+    times = {name: parse_instant(said[name]) for name in ("created_at", "updated_at")}
+    return Person(**{**said, **times, "memberships": memberships})
+
+
+def invited(said: dict[str, Any]) -> InvitedThere:
+    """A person and their invitation."""
+    link = said["invitation"]
+    return InvitedThere(person(said["person"]), link["token"], parse_instant(link["ends_at"]), link["url"])
 
 
 def keyspace(said: dict[str, Any]) -> Keyspace:

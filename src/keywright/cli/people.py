@@ -2,13 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from keywright.cli.opening import (
     InOrder,
+    Place,
     actor,
+    anywhere,
     as_json,
     confirm,
     opened,
@@ -16,6 +18,8 @@ from keywright.cli.opening import (
     print_line,
     print_record,
     print_table,
+    reached,
+    server,
     settings,
     where,
     yes,
@@ -23,9 +27,11 @@ from keywright.cli.opening import (
 from keywright.errors import Invalid
 
 if TYPE_CHECKING:
+    from keywright.client import Client
     from keywright.desk.sessions import Invited
     from keywright.installation import Installation
     from keywright.model import Person
+    from keywright.received import InvitedThere
 
 _ROLES = click.Choice(["owner", "admin", "developer", "analyst", "auditor"])
 _account = click.option("--account", metavar="USERNAME", required=True, help="In which account.")
@@ -66,15 +72,17 @@ def create(
     operator: bool,
     password_stdin: bool,
     as_json: bool,
-    **given: Any,
+    place: Place,
 ) -> None:
     """Invite somebody, with a one-time link by which they choose a password."""
     if operator == (account is not None):
         raise Invalid("say --operator, or --account and --role")
+    if server(place) and (operator or password_stdin):
+        raise click.UsageError("--operator and --password-stdin work where the database is: without --url")
     password = _password(email, name) if password_stdin else None
-    with opened(given["database"], given["config"]) as installation:
+    with reached(place) as installation:
         if operator:
-            invited = installation.people.appoint(email, name=name, actor=actor())
+            invited: Any = _here(installation).people.appoint(email, name=name, actor=actor())
         else:
             invited = installation.people.invite(
                 email,
@@ -86,9 +94,9 @@ def create(
                 actor=actor(),
             )
         if password is None:
-            _show_link(invited, "invitation", given, as_json=as_json)
+            _show_link(invited, "invitation", place, as_json=as_json)
             return
-        person = _arrive(installation, invited, password)
+        person = _arrive(_here(installation), invited, password)
     _show(person, "created", as_json=as_json)
 
 
@@ -99,12 +107,12 @@ def create(
 @click.option("--cursor", help="Where the last page ended.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many.  [50]")
 @as_json
-@where
-def list_people(database: str | None, config: Path | None, *, as_json: bool, **narrow: Any) -> None:
+@anywhere
+def list_people(place: Place, *, as_json: bool, **narrow: Any) -> None:
     """List people, by address."""
     from keywright import shown
 
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         page = installation.people.list(**narrow)
     if as_json:
         items = [shown.person(person) for person in page.items]
@@ -119,12 +127,12 @@ def list_people(database: str | None, config: Path | None, *, as_json: bool, **n
 @command.command("get")
 @click.argument("person")
 @as_json
-@where
-def get(person: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
+@anywhere
+def get(person: str, place: Place, *, as_json: bool) -> None:
     """Show one, by address or id."""
     from keywright import shown
 
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         found = installation.people.get(person)
     if as_json:
         print_json(shown.person(found))
@@ -141,20 +149,19 @@ def get(person: str, database: str | None, config: Path | None, *, as_json: bool
 @_access
 @_scopes
 @as_json
-@where
+@anywhere
 def role(
     person: str,
     role: str,
     account: str,
     access: str | None,
     scopes: tuple[str, ...],
-    database: str | None,
-    config: Path | None,
+    place: Place,
     *,
     as_json: bool,
 ) -> None:
     """Give a member another role. They sign in anew."""
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         changed = installation.people.change_role(
             person, account=account, role=role, access=access, scopes=scopes or None, actor=actor()
         )
@@ -166,13 +173,11 @@ def role(
 @_account
 @yes
 @as_json
-@where
-def remove(
-    person: str, account: str, database: str | None, config: Path | None, *, yes: bool, as_json: bool
-) -> None:
+@anywhere
+def remove(person: str, account: str, place: Place, *, yes: bool, as_json: bool) -> None:
     """Take somebody's place in an account away."""
     confirm(f"Remove {person} from {account}?", yes=yes)
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         removed = installation.people.remove(person, account=account, actor=actor())
     _show(removed, "removed", as_json=as_json)
 
@@ -215,12 +220,12 @@ def reset(person: str, as_json: bool, **given: Any) -> None:
     """Make the one-time link by which somebody chooses a new password."""
     with opened(given["database"], given["config"]) as installation:
         invited = installation.people.reset(person, actor=actor())
-    _show_link(invited, "reset", given, as_json=as_json)
+    _show_link(invited, "reset", Place(given["database"], given["config"], None, None), as_json=as_json)
 
 
-def link_of(invited: "Invited", given: dict[str, Any]) -> str:
-    """The address of a one-time link."""
-    return settings(given["database"], given["config"]).link(invited.token)
+def _here(installation: "Installation | Client") -> "Installation":
+    """The installation itself, where no server was named."""
+    return cast("Installation", installation)
 
 
 def _password(email: str, name: str | None) -> str:
@@ -235,12 +240,14 @@ def _arrive(installation: "Installation", invited: "Invited", password: str) -> 
     return begun.session.person
 
 
-def _show_link(invited: "Invited", kind: str, given: dict[str, Any], *, as_json: bool) -> None:
+def _show_link(invited: "Invited | InvitedThere", kind: str, place: Place, *, as_json: bool) -> None:
     from keywright import shown
     from keywright.times import rfc3339
 
     assert invited.person is not None
-    url, ends_at = link_of(invited, given), rfc3339(invited.ends_at)
+    told = getattr(invited, "url", None)  # by the server
+    url = told or settings(place.database, place.config).link(invited.token)
+    ends_at = rfc3339(invited.ends_at)
     if as_json:
         link = {"url": url, "token": invited.token, "ends_at": ends_at}
         print_json({"person": shown.person(invited.person), kind: link})
