@@ -539,6 +539,11 @@ ROUTES: dict[str, tuple[dict[str, str] | None, int]] = {
     "DELETE /v1/session": (None, 204),
     "GET /v1/session/list": (None, 200),
     "DELETE /v1/session/{session_id}": (None, 404),
+    "GET /v1/session/factor": (None, 200),
+    "POST /v1/session/factor": (None, 201),
+    "POST /v1/session/factor/confirm": ({"code": "000000"}, 409),
+    "POST /v1/session/factor/codes": (None, 409),
+    "DELETE /v1/session/factor": (None, 409),
     "POST /v1/session/prove": ({"password": PASSWORD}, 200),
     "POST /v1/session/password": ({"current": PASSWORD, "password": "gravel besides four words"}, 200),
 }

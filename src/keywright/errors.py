@@ -9,6 +9,7 @@
     │   ├── Exceeds                a grant larger than its grantor: ``exceeds_grantor``
     │   ├── Forbidden              a role that does not allow it: ``insufficient_role``
     │   ├── SignInFailed           an address and a password that do not belong together: ``sign_in_failed``
+    │   ├── SecondFactorNeeded  the password is right, and a code is wanted as well: ``second_factor_needed``
     │   ├── Throttled              too many failures before this one: ``rate_limited``
     │   └── Denied                 a server refuses the key that a call came with: under the code that it says
     ├── Unavailable                the store does not answer: ``unavailable``
@@ -63,6 +64,8 @@ CODES: Final[dict[str, Meaning]] = {
     "exceeds_grantor": Meaning(403, "A grant cannot exceed its grantor"),
     # what a person is told
     "sign_in_failed": Meaning(401, "Address and password do not belong together"),
+    "second_factor_needed": Meaning(401, "A code of your second factor is needed as well"),
+    "second_factor_missing": Meaning(403, "Set up a second factor before this"),
     "signed_out": Meaning(401, "Nobody is signed in"),
     "insufficient_role": Meaning(403, "Your role does not allow this"),
     "password_needed": Meaning(403, "Give your password again before this"),
@@ -134,6 +137,15 @@ class SignInFailed(CallerError):
 
     def __init__(self) -> None:
         super().__init__("Address and password do not belong together.")
+
+
+class SecondFactorNeeded(CallerError):
+    """The password is right; the code of an authenticator, or a recovery code, must come with it."""
+
+    code = "second_factor_needed"
+
+    def __init__(self) -> None:
+        super().__init__("Give the code that your authenticator shows, or a recovery code, in the same call.")
 
 
 class Throttled(CallerError):

@@ -25,6 +25,7 @@ from keywright.blocks import Blocks
 from keywright.cache import Cache
 from keywright.desk.accounts import Accounts
 from keywright.desk.calendar import Calendar
+from keywright.desk.factors import Factors
 from keywright.desk.keys import Keys
 from keywright.desk.keyspaces import Keyspaces
 from keywright.desk.management_keys import ManagementKeys
@@ -133,7 +134,8 @@ class Installation:
         self.management_keys = ManagementKeys(database, keyring, clock, self.keys)
         self.accounts = Accounts(database, keyring, clock)
         self.keyspaces = Keyspaces(database, keyring, clock)
-        self.sessions = Sessions(database, keyring, clock)
+        self.factors = Factors(database, keyring, clock)
+        self.sessions = Sessions(database, keyring, clock, self.factors)
         self.people = People(database, keyring, clock, self.sessions)
         self.trail = Trail(database, keyring, clock)
         self.usage = Usage(database, keyring, clock, self.meter, self.upkeep)

@@ -3,7 +3,8 @@
 The secret is 32 random bytes, written as 64 hex digits; while it is being rotated, several entries ``<n>:<64 hex>``, of
 which the highest ``n`` is current. For each entry a pepper, an audit key and a cursor key derive from it by
 HKDF-SHA-256 (RFC 5869), each under its own label, so that none tells anything of another. So do the secrets that webhooks
-are signed with: each from an entry and a salt of its own, so that neither the database nor the secret alone tells it.
+are signed with: each from an entry and a salt of its own, so that neither the database nor the secret alone tells it;
+and the key that second factors are sealed under.
 """
 
 import hashlib
@@ -37,6 +38,11 @@ class Keyring:
         if root is None:
             return None
         return hkdf(root, salt=salt, info=b"v1 webhook " + endpoint.encode(), length=32)
+
+    def sealing(self, n: int) -> bytes | None:
+        """What second factors are sealed under; ``None`` where entry ``n`` is not configured."""
+        root = self._roots.get(n)
+        return None if root is None else _derive(root, b"factor")
 
     def canaries(self) -> dict[int, bytes]:
         """What proves that a database belongs to these secrets: a MAC of a fixed text per version."""

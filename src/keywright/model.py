@@ -226,6 +226,7 @@ class Person(msgspec.Struct, frozen=True):
     created_at: int
     updated_at: int
     memberships: tuple[Membership, ...] = ()
+    factor_since: int | None = None  # since when signing in takes a second factor
 
 
 class Session(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ keyspace has a say as well: its profile names the roles that may see its keys, a
 from collections.abc import Collection
 from typing import Final, get_args
 
-from keywright.model import MANAGEMENT, Keyspace, Role, RolePolicy
+from keywright.model import MANAGEMENT, Keyspace, Person, Role, RolePolicy
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
@@ -50,6 +50,12 @@ OWN_ACTS: Final[frozenset[Role]] = frozenset({"developer"})
 def may_give(giver: Role, role: Role) -> bool:
     """Whether a member may make somebody ``role``, or change or remove somebody who is."""
     return role in _GIVES.get(giver, ())
+
+
+def needs_factor(asked_of: str, person: Person) -> bool:
+    """Whether the setting ``second_factor`` asks one of a person: with ``admins`` of operators, owners and admins."""
+    places = (held.role for held in person.memberships if held.accepted_at is not None)
+    return asked_of == "admins" and (person.operator or any(role in ("owner", "admin") for role in places))
 
 
 def closed(role: Role, scope: str, keyspaces: Collection[Keyspace]) -> frozenset[str]:

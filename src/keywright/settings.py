@@ -70,6 +70,12 @@ SETTINGS: Final = (
         "Who may read /metrics: a management key with metrics:read, or whoever reaches the server, or nobody.",
     ),
     Setting(
+        "second_factor",
+        "choice:optional,admins",
+        "optional",
+        "Who must have a second factor: nobody, or owners, admins and operators, who can do nothing without one.",
+    ),
+    Setting(
         "drain_seconds",
         "number:0-600",
         "2",
@@ -136,6 +142,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: tuple[Network, ...]
     security_contact: str
     metrics: str
+    second_factor: str
     drain_seconds: int
     webhook_networks: tuple[Network, ...]
     cache_size: int

@@ -161,6 +161,7 @@ def person(record: Person) -> dict[str, Any]:
         "name": record.name,
         "state": record.state,
         "operator": record.operator,
+        "second_factor_since": _time(record.factor_since),
         "memberships": [
             {
                 "account": held.account,

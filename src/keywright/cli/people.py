@@ -214,12 +214,13 @@ def dismiss(person: str, database: str | None, config: Path | None, *, as_json: 
 
 @command.command("reset")
 @click.argument("person")
+@click.option("--factor", is_flag=True, help="Take their second factor away as well.")
 @as_json
 @where
-def reset(person: str, as_json: bool, **given: Any) -> None:
-    """Make the one-time link by which somebody chooses a new password."""
+def reset(person: str, *, factor: bool, as_json: bool, **given: Any) -> None:
+    """Make the one-time link by which somebody chooses a new password. A second factor stays, unless --factor is given."""
     with opened(given["database"], given["config"]) as installation:
-        invited = installation.people.reset(person, actor=actor())
+        invited = installation.people.reset(person, factor=factor, actor=actor())
     _show_link(invited, "reset", Place(given["database"], given["config"], None, None), as_json=as_json)
 
 

@@ -20,20 +20,25 @@ LONGEST: Final = 256  # bytes
 #: How many are computed at once, and how many wait: a page anybody can post to must not use up memory or processors.
 AT_ONCE: Final = 2
 WAITING: Final = 16
-#: Of zxcvbn's five; 3 needs more than 10^8 guesses.
-_LEAST_SCORE: Final = 3
+#: The fewest characters, and the least of zxcvbn's five scores: 3 needs more than 10^8 guesses, 2 more than 10^6.
+_ALONE: Final = (SHORTEST, 3)
+_BESIDE_FACTOR: Final = (8, 2)
 _MEASURED: Final = 72  # characters; beyond that zxcvbn takes long and learns little
 _MEMORY, _PASSES, _LANES = 19_456, 2, 1  # KiB
 
 
-def check(password: str, about: Sequence[str] = ()) -> str:
-    """Refuse what is too short, too long, or quickly guessed by somebody who knows ``about``. Raises ``Invalid``."""
-    if len(password) < SHORTEST:
-        raise Invalid(f"has {len(password)} characters; {SHORTEST} or more are needed", path="password")
+def check(password: str, about: Sequence[str] = (), *, beside_factor: bool = False) -> str:
+    """Refuse what is too short, too long, or quickly guessed by somebody who knows ``about``. Raises ``Invalid``.
+
+    Beside a second factor less is enough: guesses are bounded by that, too.
+    """
+    shortest, least = _BESIDE_FACTOR if beside_factor else _ALONE
+    if len(password) < shortest:
+        raise Invalid(f"has {len(password)} characters; {shortest} or more are needed", path="password")
     if len(password.encode("utf-8", "replace")) > LONGEST:
         raise Invalid(f"is longer than {LONGEST} bytes", path="password")
     zxcvbn = _imported("zxcvbn")
-    if zxcvbn.zxcvbn(password[:_MEASURED], user_inputs=list(about))["score"] < _LEAST_SCORE:
+    if zxcvbn.zxcvbn(password[:_MEASURED], user_inputs=list(about))["score"] < least:
         raise Invalid(
             "is quickly guessed; four words that do not belong together are better", path="password"
         )

@@ -13,7 +13,7 @@ from keywright.errors import Conflict, Invalid, NotFound
 from keywright.keyring import Keyring
 from keywright.model import MANAGEMENT, Account, Actor, Membership, Page, Person, Role
 from keywright.roles import ROLES
-from keywright.store import accounts, keys, keyspaces, people, sessions
+from keywright.store import accounts, factors, keys, keyspaces, people, sessions
 from keywright.store.db import Database
 from keywright.store.sessions import LinkKind
 
@@ -210,17 +210,31 @@ class People(Desk):
             change.tell(actor, "person.enable", ("person", person.id), management_keys=started)
             return self._again(change, person.id)
 
-    def reset(self, person_id: str, *, actor: Actor = LIBRARY) -> Invited:
-        """Make the link by which somebody chooses a new password. Raises ``NotFound`` or ``Conflict``."""
+    def reset(self, person_id: str, *, factor: bool = False, actor: Actor = LIBRARY) -> Invited:
+        """Make the link by which somebody chooses a new password; with ``factor`` take their second factor away as well.
+
+        Raises ``NotFound`` or ``Conflict``.
+        """
         with self.change() as change:
             person = self._found(change, person_id, EVERYTHING)
             if person.state == "disabled":
                 raise Conflict(f"{person.email} is disabled")
-            invited = self._links.link(change, "reset", person)
-            change.tell(actor, "person.reset", ("person", person.id))
+            told = {"factor": "removed"} if factor and self._take_factor(change, person) else {}
+            invited = self._links.link(change, "reset", self._again(change, person.id))
+            change.tell(actor, "person.reset", ("person", person.id), **told)
             return invited
 
     # -------------------------------------------------------------------------------------------------------- inside
+
+    def _take_factor(self, change: Change, person: Person) -> bool:
+        """Remove somebody's second factor, their sessions, and a password that is too short to stand alone."""
+        if not factors.remove(change.tx, person.id):
+            return False
+        if people.has_short_password(change.tx, person.id):
+            people.change(change.tx, person.id, password=None, short_since=None)
+        people.change(change.tx, person.id, updated_at=change.now)
+        sessions.end(change.tx, person=person.id)
+        return True
 
     def _person(self, change: Change, email: str, name: str | None) -> Person:
         """Whoever has the address; made where nobody has."""

@@ -4,8 +4,6 @@ A session is opened by a cookie of 256 random bits, of which the SHA-256 is kept
 after twelve hours, and at once when its person signs out, is disabled, changes the password or gets another role.
 """
 
-import base64
-import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Sequence
@@ -14,9 +12,11 @@ from typing import Final
 
 import msgspec
 
-from keywright.desk import Change, Desk, fields, passwords
+from keywright.desk import Change, Desk, fields, passwords, tokens
+from keywright.desk.factors import Factors
 from keywright.desk.passwords import Passwords
-from keywright.errors import Conflict, NotFound, SignInFailed, Throttled, Unavailable
+from keywright.desk.tokens import Begun
+from keywright.errors import Conflict, NotFound, SecondFactorNeeded, SignInFailed, Throttled, Unavailable
 from keywright.keyring import Keyring
 from keywright.model import Actor, Person, Session
 from keywright.store import people, sessions
@@ -41,16 +41,6 @@ MOST_FAILURES: Final = 100
 PER_MINUTE: Final = 30
 
 
-class Begun(msgspec.Struct, frozen=True):
-    """A session that was just begun, and what opens it, which is told this once."""
-
-    token: str
-    session: Session
-
-    def __repr__(self) -> str:
-        return f"Begun(session={self.session.id!r})"
-
-
 class Invited(msgspec.Struct, frozen=True):
     """A person, and what a one-time link for them holds, which is told this once."""
 
@@ -65,20 +55,30 @@ class Invited(msgspec.Struct, frozen=True):
 class Sessions(Desk):
     """Who is signed in to an installation."""
 
-    def __init__(self, database: Database, keyring: Keyring, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, database: Database, keyring: Keyring, clock: Callable[[], int], factors: Factors
+    ) -> None:
         super().__init__(database, keyring, clock)
+        self._factors = factors
         self._passwords = Passwords()
 
     # ------------------------------------------------------------------------------------------------- in and out
 
-    def sign_in(self, email: str, password: str, *, source: str = "", request_id: str = "") -> Begun:
-        """Begin a session. Raises ``SignInFailed``, the same for whoever is unknown, ``Throttled`` or ``Unavailable``."""
+    def sign_in(
+        self, email: str, password: str, code: str = "", *, source: str = "", request_id: str = ""
+    ) -> Begun:
+        """Begin a session: with ``code`` of whoever has a second factor. Until that is proven there is none to find.
+
+        Raises ``SignInFailed``, the same for whoever is unknown, ``SecondFactorNeeded``, ``Throttled`` or ``Unavailable``.
+        """
         email = email.strip().lower()[:320]
         person_id = self._prove(email, password, source)
+        proven = self._factors.prove(person_id, code)
         with self.change() as change:
             person = people.get(change.tx, person_id=person_id)
             if person is None or person.state != "active":  # since a moment ago
                 raise SignInFailed
+            _check_factor(person, proven=proven)
             sessions.purge(change.tx, change.now)
             opened = self._begin(change, person, source)
             actor = Actor("person", person.id, source, request_id)
@@ -89,7 +89,7 @@ class Sessions(Desk):
         """Whose session a cookie opens, if it has not ended. Never from memory: a session that was ended is ended."""
         now = self.clock()
         with self.database.read() as connection:
-            stored = sessions.find(connection, _digest(token))
+            stored = sessions.find(connection, tokens.digest(token))
             person = None if stored is None else people.get(connection, person_id=stored.person_id)
         if stored is None or person is None or person.state != "active" or now >= stored.ends_at:
             return None
@@ -118,15 +118,17 @@ class Sessions(Desk):
             sessions.end(change.tx, session=ended)
             change.tell(actor, "session.end", ("person", session.person.id), session=ended)
 
-    def prove_again(self, session: Session, password: str, *, actor: Actor) -> Begun:
-        """Give the password again: dangerous acts are open for some minutes, under a new cookie.
+    def prove_again(self, session: Session, password: str, code: str = "", *, actor: Actor) -> Begun:
+        """Give the password again, and a code of whoever has a second factor: dangerous acts are open for some minutes,
+        under a new cookie.
 
-        Raises ``SignInFailed``, ``Throttled`` or ``Unavailable``.
+        Raises ``SignInFailed``, ``SecondFactorNeeded``, ``Throttled`` or ``Unavailable``.
         """
         self._prove(session.person.email, password, actor.source)
-        token = _draw()
+        self._factors.prove(session.person.id, code)
+        token = tokens.draw()
         with self.change() as change:
-            sessions.renew(change.tx, session.id, _digest(token), change.now)
+            sessions.renew(change.tx, session.id, tokens.digest(token), change.now)
             change.tell(actor, "session.prove", ("person", session.person.id), session=session.id)
             return Begun(token, msgspec.structs.replace(session, proven_at=change.now))
 
@@ -134,11 +136,11 @@ class Sessions(Desk):
         """Take another password, and end every other session. Raises ``SignInFailed``, ``Invalid``, ``Throttled``."""
         self._prove(session.person.email, current, actor.source, path="current")
         hashed = self._hash(new, session.person)
-        token = _draw()
+        token = tokens.draw()
         with self.change() as change:
-            people.change(change.tx, session.person.id, password=hashed, updated_at=change.now)
+            self._keep_password(change, session.person.id, new, hashed)
             sessions.end(change.tx, person=session.person.id, but=session.id)
-            sessions.renew(change.tx, session.id, _digest(token), change.now)
+            sessions.renew(change.tx, session.id, tokens.digest(token), change.now)
             change.tell(actor, "person.password", ("person", session.person.id))
             return Begun(token, msgspec.structs.replace(session, proven_at=change.now))
 
@@ -152,9 +154,9 @@ class Sessions(Desk):
         self, change: Change, kind: LinkKind, person: Person | None, account: str | None = None
     ) -> Invited:
         """Make a link in a transaction; earlier ones like it end."""
-        token, ends_at = _draw(), change.now + LIFE_OF_LINK[kind] * SECOND
+        token, ends_at = tokens.draw(), change.now + LIFE_OF_LINK[kind] * SECOND
         made = Link(kind, None if person is None else person.id, account, ends_at)
-        sessions.add_link(change.tx, _digest(token), made, change.now)
+        sessions.add_link(change.tx, tokens.digest(token), made, change.now)
         return Invited(person, token, ends_at)
 
     def set_up(self) -> Invited | None:
@@ -165,7 +167,7 @@ class Sessions(Desk):
     def meant(self, token: str) -> tuple[LinkKind, Person | None]:
         """What a link is for, and whom. Raises ``NotFound`` for one that is used, ended or nobody's."""
         with self.database.read() as connection:
-            found = self._live(sessions.find_link(connection, _digest(token)), self.clock())
+            found = self._live(sessions.find_link(connection, tokens.digest(token)), self.clock())
             return found.kind, people.get(connection, person_id=found.person_id)
 
     def follow(
@@ -173,6 +175,7 @@ class Sessions(Desk):
         token: str,
         password: str,
         *,
+        code: str = "",
         email: str | None = None,
         name: str | None = None,
         source: str = "",
@@ -181,10 +184,11 @@ class Sessions(Desk):
         """Follow a link: choose a password, and be signed in. It works once, whoever is fastest.
 
         A set-up makes the first operator, who says ``email``. An invitation of somebody who has a password is accepted
-        with that one. Raises ``NotFound``, ``Invalid``, ``SignInFailed``, ``Throttled`` or ``Unavailable``.
+        with that one. Whoever has a second factor keeps it, and gives a ``code``. Raises ``NotFound``, ``Invalid``,
+        ``SignInFailed``, ``SecondFactorNeeded``, ``Throttled`` or ``Unavailable``.
         """
         kind, person = self.meant(token)
-        hashed = None
+        hashed, proven = None, False
         if kind == "invitation" and person is not None and person.state == "active":
             self._prove(person.email, password, source)
         else:
@@ -192,13 +196,20 @@ class Sessions(Desk):
             about = (
                 [text for text in (email, name) if text] if person is None else [person.email, person.name]
             )
-            hashed = self._passwords.hash(passwords.check(password, about))
+            beside = person is not None and _has_factor(person)
+            hashed = self._passwords.hash(passwords.check(password, about, beside_factor=beside))
+        if person is not None:
+            proven = self._factors.prove(person.id, code)
         with self.change() as change:
-            found = self._live(sessions.find_link(change.tx, _digest(token)), change.now)
-            if not sessions.use_link(change.tx, _digest(token)):
+            found = self._live(sessions.find_link(change.tx, tokens.digest(token)), change.now)
+            if not sessions.use_link(change.tx, tokens.digest(token)):
                 raise NotFound("the link was used, has ended, or never was")
             person_id = self._make(change, email, name) if found.person_id is None else found.person_id
-            opened = self._arrive(change, found, person_id, hashed, name, source)
+            if hashed is not None:
+                self._keep_password(change, person_id, password, hashed)
+            opened = self._arrive(
+                change, found, person_id, name, source, proven=proven, chosen=hashed is not None
+            )
             actor = Actor("person", person_id, source, request_id)
             change.tell(actor, f"link.{found.kind}", ("person", person_id), session=opened.session.id)
         self._pardon(opened.session.person.email)
@@ -214,16 +225,25 @@ class Sessions(Desk):
         return person_id
 
     def _arrive(
-        self, change: Change, link: Link, person_id: str, hashed: str | None, name: str | None, source: str
+        self,
+        change: Change,
+        link: Link,
+        person_id: str,
+        name: str | None,
+        source: str,
+        *,
+        proven: bool,
+        chosen: bool,
     ) -> Begun:
         person = people.get(change.tx, person_id=person_id)
         if person is None or person.state == "disabled":
             raise NotFound("the link was used, has ended, or never was")
+        _check_factor(person, proven=proven)
         if link.account_id is not None:
             people.change_membership(change.tx, person_id, link.account_id, accepted_at=change.now)
-        if hashed is not None:
-            given = {"name": fields.name(name)} if name and link.kind == "invitation" else {}
-            people.change(change.tx, person_id, password=hashed, updated_at=change.now, **given)
+        if chosen:
+            if name and link.kind == "invitation":
+                people.change(change.tx, person_id, name=fields.name(name))
             sessions.end(change.tx, person=person_id)
         person = people.get(change.tx, person_id=person_id)
         assert person is not None
@@ -238,15 +258,23 @@ class Sessions(Desk):
     # -------------------------------------------------------------------------------------------------------- inside
 
     def _begin(self, change: Change, person: Person, source: str) -> Begun:
-        token = _draw()
+        token = tokens.draw()
         stored = StoredSession(
             secrets.token_hex(8), person.id, change.now, change.now, change.now + LONGEST * SECOND, source
         )
-        sessions.begin(change.tx, _digest(token), stored)
+        sessions.begin(change.tx, tokens.digest(token), stored)
         return Begun(token, _session(stored, person, change.now))
 
     def _hash(self, new: str, person: Person) -> str:
-        return self._passwords.hash(passwords.check(new, [person.email, person.name]))
+        return self._passwords.hash(
+            passwords.check(new, [person.email, person.name], beside_factor=_has_factor(person))
+        )
+
+    def _keep_password(self, change: Change, person_id: str, password: str, hashed: str) -> None:
+        short = change.now if len(password) < passwords.SHORTEST else None
+        if short is not None and not people.has_factor(change.tx, person_id):  # it was removed a moment ago
+            raise Conflict("the password is too short without a second factor")
+        people.change(change.tx, person_id, password=hashed, short_since=short, updated_at=change.now)
 
     def _prove(self, email: str, password: str, source: str, *, path: str = "password") -> str:
         """The id of whose password it is. Whoever is unknown costs the same time and gets the same answer."""
@@ -305,17 +333,19 @@ class Sessions(Desk):
             return
 
 
+def _check_factor(person: Person, *, proven: bool) -> None:
+    """Refuse whoever has taken a second factor since they were asked for it."""
+    if _has_factor(person) and not proven:
+        raise SecondFactorNeeded
+
+
+def _has_factor(person: Person) -> bool:
+    return person.factor_since is not None
+
+
 def new_person_id() -> str:
     """Draw an id."""
     return f"prsn_{secrets.token_hex(10)}"
-
-
-def _draw() -> str:
-    return base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
 
 
 def _session(stored: StoredSession, person: Person, seen_at: int) -> Session:

@@ -54,6 +54,15 @@ class PasswordNeeded(CallerError):
         super().__init__("Give your password again (POST /v1/session/prove), then repeat this.")
 
 
+class SecondFactorMissing(CallerError):
+    """The installation wants a second factor of this person, who can do nothing but set one up."""
+
+    code = "second_factor_missing"
+
+    def __init__(self) -> None:
+        super().__init__("Your role needs a second factor here; set one up first (POST /v1/session/factor).")
+
+
 class Caller(msgspec.Struct, frozen=True):
     """Who calls, how far they reach, what they may do, and their name in the audit trail."""
 
@@ -90,6 +99,11 @@ class Caller(msgspec.Struct, frozen=True):
             return self
         shut = roles.closed(self.role, "keys:read" if scope == "usage:read" else scope, keyspaces)
         return msgspec.structs.replace(self, reach=msgspec.structs.replace(self.reach, closed=shut))
+
+
+def lacks_factor(settings: Settings, person: Person) -> bool:
+    """Whether the installation wants a second factor of a person who has none."""
+    return person.factor_since is None and roles.needs_factor(settings.second_factor, person)
 
 
 def cookie_name(settings: Settings) -> str:

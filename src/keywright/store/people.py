@@ -7,7 +7,11 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from keywright.model import Membership, Person, PersonState
-from keywright.store.schema import accounts, memberships, people
+from keywright.store.schema import accounts, factors, memberships, people
+
+_every = select(people, factors.c.since.label("factor_since")).outerjoin(
+    factors, factors.c.person_id == people.c.id
+)
 
 _texts = msgspec.json.Decoder(tuple[str, ...]).decode
 
@@ -25,7 +29,7 @@ def change(tx: Connection, person_id: str, **values: Any) -> None:
 
 def get(connection: Connection, *, person_id: str | None = None, email: str | None = None) -> Person | None:
     """Read one by id or by address, with every membership."""
-    query = select(people).where(people.c.id == person_id if email is None else people.c.email == email)
+    query = _every.where(people.c.id == person_id if email is None else people.c.email == email)
     row = connection.execute(query).first()
     return None if row is None else _people(connection, [row])[0]
 
@@ -35,6 +39,18 @@ def password(connection: Connection, email: str) -> tuple[str, str | None, int |
     columns = (people.c.id, people.c.password, people.c.disabled_at)
     row = connection.execute(select(*columns).where(people.c.email == email)).first()
     return None if row is None else (row.id, row.password, row.disabled_at)
+
+
+def has_short_password(connection: Connection, person_id: str) -> bool:
+    """Whether somebody's password is too short to stand without a second factor."""
+    row = connection.execute(select(people.c.short_since).where(people.c.id == person_id)).first()
+    return row is not None and row.short_since is not None
+
+
+def has_factor(connection: Connection, person_id: str) -> bool:
+    """Whether signing in takes a second factor of somebody."""
+    found = get(connection, person_id=person_id)
+    return found is not None and found.factor_since is not None
 
 
 def page(
@@ -47,7 +63,7 @@ def page(
     operators: bool = False,
 ) -> list[Person]:
     """Read some, by address: of an account, of any, or the operators."""
-    query = select(people)
+    query = _every
     if account is not None:
         query = query.where(people.c.id.in_(_members_of(account)))
     if operators:
@@ -63,7 +79,7 @@ def page(
 
 def several(connection: Connection, person_ids: Iterable[str]) -> dict[str, Person]:
     """Those of some ids that exist, by id."""
-    rows = connection.execute(select(people).where(people.c.id.in_(sorted(set(person_ids))))).all()
+    rows = connection.execute(_every.where(people.c.id.in_(sorted(set(person_ids))))).all()
     return {person.id: person for person in _people(connection, rows)}
 
 
@@ -153,4 +169,5 @@ def _person(row: Row[Any], joined: tuple[Membership, ...]) -> Person:
         created_at=row.created_at,
         updated_at=row.updated_at,
         memberships=joined,
+        factor_since=row.factor_since,
     )

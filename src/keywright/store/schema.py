@@ -146,6 +146,7 @@ people = Table(
     Column("email", Text, nullable=False, unique=True),  # in lower case
     Column("name", Text, nullable=False),
     Column("password", Text),  # as argon2 writes it; nothing until the person has chosen one
+    Column("short_since", BigInteger),  # since when the password is one that needs a second factor beside it
     Column("operator_since", BigInteger),
     Column("disabled_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
@@ -165,6 +166,26 @@ memberships = Table(
     PrimaryKeyConstraint("person_id", "account_id"),
 )
 Index("memberships_by_account", memberships.c.account_id, memberships.c.person_id)
+
+#: Second factors. The secrets are sealed under the installation's: the number of its entry, a nonce, AES-256-GCM.
+factors = Table(
+    "factors",
+    keys_file,
+    Column("person_id", Text, ForeignKey("people.id"), primary_key=True),
+    Column("sealed", LargeBinary),
+    Column("since", BigInteger),
+    Column("step", BigInteger, nullable=False),  # the newest that was accepted
+    Column("offered", LargeBinary),  # one that is to be confirmed
+    Column("offered_at", BigInteger),
+)
+
+recovery_codes = Table(
+    "recovery_codes",
+    keys_file,
+    Column("person_id", Text, ForeignKey("people.id"), nullable=False),
+    Column("digest", LargeBinary, nullable=False),  # SHA-256
+    PrimaryKeyConstraint("person_id", "digest"),
+)
 
 #: One-time links: set-up, invitation, reset. What is kept is the SHA-256 of what the link holds.
 links = Table(

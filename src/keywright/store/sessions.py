@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, case, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from keywright.store.schema import failed_sign_ins, links, seen, sessions
@@ -139,6 +139,21 @@ def failures(connection: Connection, subject: str) -> Failures:
 def fail(tx: Connection, subject: str, failed: Failures) -> None:
     """Write how often."""
     _put(tx, failed_sign_ins, {"subject": subject}, failed._asdict())
+
+
+def attempt(tx: Connection, subject: str, now: int, window: int) -> Failures:
+    """Count a try of a subject in one statement, from one again where the first lies a window back; what that makes."""
+    dialect = sqlite if tx.dialect.name == "sqlite" else postgresql
+    table = failed_sign_ins.c
+    over = table.since <= now - window
+    counted = {
+        "failed": case((over, 1), else_=table.failed + 1),
+        "since": case((over, now), else_=table.since),
+        "at": now,
+    }
+    statement = dialect.insert(failed_sign_ins).values(subject=subject, failed=1, since=now, at=now)
+    statement = statement.on_conflict_do_update(index_elements=["subject"], set_=counted)
+    return Failures(*tx.execute(statement.returning(table.failed, table.since, table.at)).one())
 
 
 def pardon(tx: Connection, subject: str) -> None:

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from keywright.desk.once import Once, read
 from keywright.installation import Installation
-from keywright.server.callers import Caller, PasswordNeeded
+from keywright.server.callers import Caller, PasswordNeeded, SecondFactorMissing, lacks_factor
 from keywright.settings import Settings
 
 
@@ -41,8 +41,10 @@ def needs(scope: str, *, fresh: bool = False, operator: bool = False) -> Any:
     the installation.
     """
 
-    def caller(request: Request, opened: Opened) -> Caller:
+    def caller(request: Request, opened: Opened, settings: Configured) -> Caller:
         found: Caller = request.scope["keywright.caller"]
+        if found.session is not None and lacks_factor(settings, found.session.person):
+            raise SecondFactorMissing
         if scope not in found.scopes or (operator and not found.is_operator):
             raise Refused(scope, operator=operator)
         keyspaces = [] if found.role is None else [one.keyspace for one in opened.keyspaces.list()]

@@ -146,10 +146,16 @@ def dismiss(person_id: str, caller: Operates, opened: Opened, response: Response
 
 @router.post("/{person_id}/reset", status_code=201)
 def reset(
-    person_id: str, caller: Operates, opened: Opened, settings: Configured, response: Response
+    person_id: str,
+    caller: Operates,
+    opened: Opened,
+    settings: Configured,
+    response: Response,
+    factor: Annotated[Literal["true", "false"], Query()] = "false",
 ) -> dict[str, Any]:
-    """Make the link by which somebody chooses a new password."""
-    return _invited("reset", opened.people.reset(person_id, actor=caller.actor), settings, response)
+    """Make the link by which somebody chooses a new password. With ``factor`` their second factor is taken away as well."""
+    made = opened.people.reset(person_id, factor=factor == "true", actor=caller.actor)
+    return _invited("reset", made, settings, response)
 
 
 def _appointed(body: Invitation, caller: Caller, opened: Installation) -> Invited:

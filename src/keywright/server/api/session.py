@@ -8,10 +8,19 @@ from keywright import shown
 from keywright.desk.sessions import LONGEST, Begun
 from keywright.installation import Installation
 from keywright.model import Session
+from keywright.roles import needs_factor
 from keywright.server.api.caller import Configured, Opened
 from keywright.server.api.keys import Body, uncached
-from keywright.server.callers import Caller, SignedOut, csrf_token, refuse_other_sites, session_cookie
+from keywright.server.callers import (
+    Caller,
+    PasswordNeeded,
+    SignedOut,
+    csrf_token,
+    refuse_other_sites,
+    session_cookie,
+)
 from keywright.settings import Settings
+from keywright.times import rfc3339
 
 router = APIRouter(prefix="/v1/session", tags=["session"])
 
@@ -27,6 +36,14 @@ def _from_our_pages(request: Request, settings: Configured) -> None:
     refuse_other_sites(settings, request.scope)
 
 
+def _fresh(caller: Annotated[Caller, Depends(_signed_in)], opened: Opened) -> Caller:
+    if not opened.sessions.is_fresh(_session(caller)):
+        raise PasswordNeeded
+    return caller
+
+
+#: The same, who gave their password a short while ago.
+Fresh = Annotated[Caller, Depends(_fresh)]
 #: A person who is signed in: what these routes ask, whatever their role.
 SignedIn = Annotated[Caller, Depends(_signed_in)]
 FROM_OUR_PAGES = [Depends(_from_our_pages)]
@@ -37,12 +54,20 @@ class SignIn(Body):
 
     email: str
     password: str
+    code: str = ""
 
 
 class Proof(Body):
-    """The password, once more."""
+    """The password, once more, and a code of whoever has a second factor."""
 
     password: str
+    code: str = ""
+
+
+class Code(Body):
+    """What an authenticator shows."""
+
+    code: str
 
 
 class NewPassword(Body):
@@ -63,6 +88,7 @@ class Following(Body):
 
     token: str
     password: str
+    code: str = ""
     email: str | None = None
     name: str | None = None
 
@@ -72,7 +98,7 @@ def sign_in(
     body: SignIn, request: Request, opened: Opened, settings: Configured, response: Response
 ) -> dict[str, Any]:
     """Sign in. The cookie of the answer is the session; who it is, is said in the body."""
-    begun = opened.sessions.sign_in(body.email, body.password, **_asking(request))
+    begun = opened.sessions.sign_in(body.email, body.password, body.code, **_asking(request))
     return _entered(begun, opened, settings, response)
 
 
@@ -85,6 +111,7 @@ def read_link(body: LinkToken, opened: Opened, response: Response) -> dict[str, 
         "kind": kind,
         "email": None if person is None else person.email,
         "has_password": person is not None and person.state == "active",
+        "second_factor": person is not None and person.factor_since is not None,
     }
 
 
@@ -94,7 +121,7 @@ def follow(
 ) -> dict[str, Any]:
     """Follow a one-time link: choose a password, and be signed in. It works once."""
     begun = opened.sessions.follow(
-        body.token, body.password, email=body.email, name=body.name, **_asking(request)
+        body.token, body.password, code=body.code, email=body.email, name=body.name, **_asking(request)
     )
     return _entered(begun, opened, settings, response)
 
@@ -127,6 +154,53 @@ def list_sessions(caller: SignedIn, opened: Opened, response: Response) -> dict[
     }
 
 
+@router.get("/factor")
+def factor(caller: SignedIn, opened: Opened, settings: Configured, response: Response) -> dict[str, Any]:
+    """How it is with one's second factor."""
+    uncached(response)
+    person = _session(caller).person
+    standing = opened.factors.standing(person)
+    return {
+        "since": None if standing.since is None else rfc3339(standing.since),
+        "recovery_codes_left": standing.codes_left,
+        "mandatory": needs_factor(settings.second_factor, person),
+    }
+
+
+@router.post("/factor", status_code=201)
+def begin_factor(caller: Fresh, opened: Opened, response: Response) -> dict[str, Any]:
+    """Draw a secret for an authenticator. It counts once a code of it was given; the answer is its only sight."""
+    uncached(response)
+    offered = opened.factors.begin(_session(caller), actor=caller.actor)
+    return {"uri": offered.uri, "secret": offered.secret, "ends_at": rfc3339(offered.ends_at)}
+
+
+@router.post("/factor/confirm")
+def confirm_factor(
+    body: Code, caller: Fresh, opened: Opened, settings: Configured, response: Response
+) -> dict[str, Any]:
+    """Give the first code: from now on signing in takes one. The recovery codes of the answer are in no other."""
+    confirmed = opened.factors.confirm(_session(caller), body.code, actor=caller.actor)
+    return _entered(confirmed, opened, settings, response) | {"recovery_codes": list(confirmed.codes)}
+
+
+@router.post("/factor/codes")
+def renew_codes(caller: Fresh, opened: Opened, response: Response) -> dict[str, Any]:
+    """Ten new recovery codes; none of the old ones works any more."""
+    uncached(response)
+    codes = opened.factors.renew_codes(_session(caller), actor=caller.actor)
+    return {"recovery_codes": list(codes)}
+
+
+@router.delete("/factor")
+def remove_factor(caller: Fresh, opened: Opened, settings: Configured, response: Response) -> dict[str, Any]:
+    """Take one's second factor away. Every other session of the person ends."""
+    session = _session(caller)
+    mandatory = needs_factor(settings.second_factor, session.person)
+    begun = opened.factors.remove(session, mandatory=mandatory, actor=caller.actor)
+    return _entered(begun, opened, settings, response)
+
+
 @router.delete("/{session_id}", status_code=204)
 def end(session_id: str, caller: SignedIn, opened: Opened) -> Response:
     """End one of them."""
@@ -141,7 +215,7 @@ def prove(
     body: Proof, caller: SignedIn, opened: Opened, settings: Configured, response: Response
 ) -> dict[str, Any]:
     """Give the password again: for five minutes, acts are open that ask for it."""
-    begun = opened.sessions.prove_again(_session(caller), body.password, actor=caller.actor)
+    begun = opened.sessions.prove_again(_session(caller), body.password, body.code, actor=caller.actor)
     return _entered(begun, opened, settings, response)
 
 

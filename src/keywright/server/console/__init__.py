@@ -18,8 +18,8 @@ from starlette.routing import Route
 from keywright.errors import CallerError, KeywrightError, Unavailable
 from keywright.installation import Installation
 from keywright.server.bodies import CutOff, TooLarge, read_body
-from keywright.server.callers import PasswordNeeded, SignedOut, refuse_other_sites
-from keywright.server.console import accounts, assets, audit, entry, keys, operator, people, words
+from keywright.server.callers import PasswordNeeded, SecondFactorMissing, SignedOut, refuse_other_sites
+from keywright.server.console import accounts, assets, audit, entry, factor, keys, operator, people, words
 from keywright.server.console.visits import Desk, Nobody, Page, Visit
 from keywright.settings import Settings
 
@@ -41,6 +41,7 @@ HEADERS: Final = {
 }
 ROUTES: Final[tuple[Page, ...]] = (
     *entry.PAGES,
+    *factor.PAGES,
     *keys.PAGES,
     *people.PAGES,
     *audit.PAGES,
@@ -83,6 +84,8 @@ def _made(desk: Desk, page: Page, request: Request, body: bytes) -> Response:
         return entry.ask(visit, request)
     except PasswordNeeded:
         return entry.ask_password(visit, request)
+    except SecondFactorMissing:
+        return factor.ask(visit)
     except Unavailable:
         return desk.error(visit, 503, words.UNAVAILABLE)
     except CallerError as error:

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keywright.desk.sessions import LONGEST, Begun
-from keywright.errors import CallerError, Invalid, NotFound, Throttled
+from keywright.errors import CallerError, Invalid, NotFound, SecondFactorNeeded, Throttled
 from keywright.server.callers import session_cookie
 from keywright.server.console import words
 from keywright.server.console.visits import EVERYWHERE, Nobody, Page, Visit, field
@@ -16,7 +16,12 @@ def ask(visit: Nobody, request: Request) -> Response:
     """Send somebody who is not signed in to sign in, and from there to where they wanted to go."""
     if request.method != "GET":
         return visit.page(
-            "sign_in.html", status=401, problem=words.SESSION_ENDED, to=_own(request.url.path), email=""
+            "sign_in.html",
+            status=401,
+            problem=words.SESSION_ENDED,
+            to=_own(request.url.path),
+            email="",
+            wants_code=False,
         )
     to = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return visit.go("/console/sign-in", **({"to": to} if to != "/console/" else {}))
@@ -30,7 +35,9 @@ def ask_password(visit: Nobody, request: Request) -> Response:
 
 def form(visit: Nobody) -> Response:
     """The page to sign in on."""
-    return visit.page("sign_in.html", problem="", to=_own(visit.query.get("to", "")), email="")
+    return visit.page(
+        "sign_in.html", problem="", to=_own(visit.query.get("to", "")), email="", wants_code=False
+    )
 
 
 def sign_in(visit: Nobody) -> Response:
@@ -38,14 +45,22 @@ def sign_in(visit: Nobody) -> Response:
     email, to = visit.form.get("email", ""), _own(visit.form.get("to", ""))
     try:
         begun = visit.opened.sessions.sign_in(
-            email, visit.form.get("password", ""), source=visit.ip, request_id=visit.request_id
+            email,
+            visit.form.get("password", ""),
+            visit.form.get("code", ""),
+            source=visit.ip,
+            request_id=visit.request_id,
         )
     except CallerError as refused:
-        page = visit.page("sign_in.html", status=refused.status, problem=str(refused), to=to, email=email)
+        wants_code = isinstance(refused, SecondFactorNeeded) or bool(visit.form.get("code"))
+        problem = words.CODE_NEEDED if isinstance(refused, SecondFactorNeeded) else str(refused)
+        page = visit.page(
+            "sign_in.html", status=refused.status, problem=problem, to=to, email=email, wants_code=wants_code
+        )
         if isinstance(refused, Throttled):
             page.headers["Retry-After"] = str(refused.retry_after)
         return page
-    return _entered(visit, begun, to or "/console/")
+    return entered(visit, begun, to or "/console/")
 
 
 def sign_out(visit: Visit) -> Response:
@@ -58,7 +73,9 @@ def sign_out(visit: Visit) -> Response:
 
 def link(visit: Nobody) -> Response:
     """The page of a one-time link: what it holds stands behind ``#`` in its address, and a script reads it from there."""
-    return visit.page("link.html", problem="", kind="", token="", email="", has_password=False, name="")
+    return visit.page(
+        "link.html", problem="", kind="", token="", email="", has_password=False, has_factor=False, name=""
+    )
 
 
 def read_link(visit: Nobody) -> Response:
@@ -76,6 +93,7 @@ def follow(visit: Nobody) -> Response:
         begun = visit.opened.sessions.follow(
             token,
             visit.form.get("password", ""),
+            code=visit.form.get("code", ""),
             email=field(visit.form, "email"),
             name=field(visit.form, "name"),
             source=visit.ip,
@@ -85,7 +103,7 @@ def follow(visit: Nobody) -> Response:
         return _link_page(visit, "", str(refused), 404)
     except CallerError as refused:
         return _link_page(visit, token, str(refused), refused.status)
-    return _entered(visit, begun, "/console/")
+    return entered(visit, begun, "/console/")
 
 
 def _link_page(visit: Nobody, token: str, problem: str, status: int) -> Response:
@@ -103,6 +121,7 @@ def _link_page(visit: Nobody, token: str, problem: str, status: int) -> Response
         token=token,
         email=visit.form.get("email", "") if person is None else person.email,
         has_password=kind == "invitation" and person is not None and person.state == "active",
+        has_factor=person is not None and person.factor_since is not None,
         name=visit.form.get("name", ""),
     )
 
@@ -145,7 +164,7 @@ def change_password(visit: Visit) -> Response:
         )
     except CallerError as refused:
         return _profile(visit, str(refused), refused.status)
-    return _entered(visit, begun, "/console/me", said="password_changed")
+    return entered(visit, begun, "/console/me", said="password_changed")
 
 
 def prove_form(visit: Visit) -> Response:
@@ -158,17 +177,21 @@ def prove(visit: Visit) -> Response:
     to = _own(visit.form.get("to", ""))
     try:
         begun = visit.opened.sessions.prove_again(
-            visit.session, visit.form.get("password", ""), actor=visit.caller.actor
+            visit.session,
+            visit.form.get("password", ""),
+            visit.form.get("code", ""),
+            actor=visit.caller.actor,
         )
     except CallerError as refused:
         return visit.page("prove.html", status=refused.status, problem=str(refused), to=to)
-    return _entered(visit, begun, to or "/console/")
+    return entered(visit, begun, to or "/console/")
 
 
-def _entered(visit: Nobody, begun: Begun, to: str, **query: str) -> Response:
-    entered = visit.go(to, **query)
-    entered.headers["Set-Cookie"] = session_cookie(visit.desk.settings, begun.token, LONGEST)
-    return entered
+def entered(visit: Nobody, begun: Begun, to: str, **query: str) -> Response:
+    """On to another page, under the cookie of a session that has just begun."""
+    gone = visit.go(to, **query)
+    gone.headers["Set-Cookie"] = session_cookie(visit.desk.settings, begun.token, LONGEST)
+    return gone
 
 
 def _own(to: str) -> str:
@@ -180,16 +203,16 @@ def _own(to: str) -> str:
 PAGES = (
     Page("GET", "/console/sign-in", form, anybody=True),
     Page("POST", "/console/sign-in", sign_in, anybody=True),
-    Page("POST", "/console/sign-out", sign_out),
+    Page("POST", "/console/sign-out", sign_out, own=True),
     Page("GET", "/console/link", link, anybody=True),
     Page("POST", "/console/link", read_link, anybody=True),
     Page("POST", "/console/link/follow", follow, anybody=True),
     Page("GET", "/", home),
     Page("GET", "/console", home),
     Page("GET", "/console/", home),
-    Page("GET", "/console/me", profile),
-    Page("POST", "/console/me/session", end_session),
-    Page("POST", "/console/me/password", change_password),
-    Page("GET", "/console/prove", prove_form),
-    Page("POST", "/console/prove", prove),
+    Page("GET", "/console/me", profile, own=True),
+    Page("POST", "/console/me/session", end_session, own=True),
+    Page("POST", "/console/me/password", change_password, own=True),
+    Page("GET", "/console/prove", prove_form, own=True),
+    Page("POST", "/console/prove", prove, own=True),
 )

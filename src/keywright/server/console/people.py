@@ -82,7 +82,9 @@ def switch(visit: Visit) -> Response:
                 people.enable(person, actor=visit.caller.actor)
                 return visit.go(visit.at("people"), said="person_enabled")
             case _:
-                return _members_page(visit, "", 200, people.reset(person, actor=visit.caller.actor))
+                factor = visit.form.get("act") == "reset_factor"
+                reset = people.reset(person, factor=factor, actor=visit.caller.actor)
+                return _members_page(visit, "", 200, reset)
     except CallerError as wrong:
         return _members_page(visit, str(wrong), wrong.status)
 

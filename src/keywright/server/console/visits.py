@@ -19,8 +19,10 @@ from keywright.server.callers import (
     Caller,
     CrossSite,
     PasswordNeeded,
+    SecondFactorMissing,
     SignedOut,
     csrf_token,
+    lacks_factor,
     refuse_other_sites,
     standing,
     token_of,
@@ -50,6 +52,7 @@ class Page(NamedTuple):
     anybody: bool = False
     operator: bool = False
     fresh: bool = False  # the password must have been given a short while before
+    own: bool = False  # one's own signing in: open also to whoever must set up a second factor first
 
 
 class Desk:
@@ -184,6 +187,8 @@ class Visit(Nobody):
             raise CrossSite(words.STALE_FORM)
 
     def _enter(self, page: Page) -> None:
+        if not page.own and lacks_factor(self.desk.settings, self.person):
+            raise SecondFactorMissing
         if self.account is not None:
             self.record = self.opened.accounts.get(self.account)
         name = self.request.path_params.get("keyspace")
@@ -194,6 +199,8 @@ class Visit(Nobody):
             if self.space is None:
                 raise NotFound(f"there is no keyspace {name[:60]!r}")
         if page.scope is None:
+            if page.fresh and not self.opened.sessions.is_fresh(self.session):
+                raise PasswordNeeded
             return
         if not self.may(page.scope, self.space):
             self.opened.trail.refused(

@@ -16,6 +16,10 @@ STALE_FORM: Final = (
     "the form was opened before you signed in last; go back, reload the page and send it again"
 )
 SESSION_ENDED: Final = "Your session has ended. Sign in again; nothing was changed."
+CODE_NEEDED: Final = "Type your password again, and the code that your authenticator shows beside it."
+SCAN_AGAIN: Final = (
+    "The code is wrong, or was used. Wait for the next one; if it is refused too, begin again."
+)
 NOT_THE_SAME: Final = "is not what was typed the first time"
 NOTHING_CHOSEN: Final = "Tick some keys first, two hundred at most, and choose what to do with them."
 TYPE_THE_NAME: Final = "does not match: type the key's name as it stands above"
@@ -33,6 +37,8 @@ _ERRORS: Final = {
 #: What is told after an act, by the word that stands in the address.
 SAID: Final = {
     "signed_out": "You are signed out.",
+    "factor_wanted": "Your role needs a second factor here. Set one up; everything else opens then.",
+    "factor_removed": "Your second factor is gone. Every other session has ended.",
     "session_ended": "That session has ended.",
     "password_changed": "Your password was changed. Every other session has ended.",
     "shown_once": "This key was made already. Its secret was shown once; rotate the key if it is lost.",
@@ -91,6 +97,11 @@ _ACTS: Final = {
     "person.dismiss": "made an operator none",
     "person.reset": "made a link for a new password",
     "person.password": "changed their password",
+    "person.factor_begin": "began to set up a second factor",
+    "person.factor": "set up a second factor",
+    "person.factor_codes": "drew new recovery codes",
+    "person.factor_remove": "took their second factor away",
+    "person.recovery": "used a recovery code",
     "session.begin": "signed in",
     "session.end": "signed out",
     "session.prove": "gave their password again",

@@ -136,6 +136,7 @@ def _people() -> None:
         sa.Column("email", TEXT, nullable=False, unique=True),
         sa.Column("name", TEXT, nullable=False),
         sa.Column("password", TEXT),
+        sa.Column("short_since", WHOLE),
         sa.Column("operator_since", WHOLE),
         sa.Column("disabled_at", WHOLE),
         sa.Column("created_at", WHOLE, nullable=False),
@@ -153,6 +154,21 @@ def _people() -> None:
         sa.PrimaryKeyConstraint("person_id", "account_id"),
     )
     op.create_index("memberships_by_account", "memberships", ["account_id", "person_id"])
+    op.create_table(
+        "factors",
+        sa.Column("person_id", TEXT, sa.ForeignKey("people.id"), primary_key=True),
+        sa.Column("sealed", BYTES),
+        sa.Column("since", WHOLE),
+        sa.Column("step", WHOLE, nullable=False),
+        sa.Column("offered", BYTES),
+        sa.Column("offered_at", WHOLE),
+    )
+    op.create_table(
+        "recovery_codes",
+        sa.Column("person_id", TEXT, sa.ForeignKey("people.id"), nullable=False),
+        sa.Column("digest", BYTES, nullable=False),
+        sa.PrimaryKeyConstraint("person_id", "digest"),
+    )
     op.create_table(
         "links",
         sa.Column("digest", BYTES, primary_key=True),
