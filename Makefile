@@ -45,7 +45,7 @@ check: $(READY) ## format, lint, types, import rules, docs
 	@$(RUN)/pytest tests/test_docs.py
 
 bench: $(READY) ## measure, and write docs/benchmarks.md and .json
-	@code=0; $(RUN)/python bench/run.py || code=$$?; PYTHONPATH=tests $(RUN)/python bench/fleet.py || code=$$?; exit $$code
+	@code=0; PYTHONPATH=tests $(RUN)/python bench/run.py || code=$$?; PYTHONPATH=tests $(RUN)/python bench/fleet.py || code=$$?; exit $$code
 
 requirements: $(READY) ## which rows of the requirements are proven, by which tests
 	@$(RUN)/python tests/requirements.py

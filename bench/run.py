@@ -1,41 +1,37 @@
-"""``make bench``: what a verification costs, as ratios within one run, written to docs/benchmarks.md and .json.
+"""``make bench``: what a verification costs, as ratios within one run, written to docs/benchmarks.md, .json and .svg.
 
-Servers are real uvicorn processes; what is measured is the CPU time that they use per request (process accounting), so
-that the load generator does not count. Rounds of the compared servers alternate,
-and the median of the rounds' ratios is told: these machines are shared.
+What is measured is CPU time, so that whoever else uses the machine counts little; rounds of what is compared alternate, and
+the median of the rounds' ratios is told. It ends with 1 while a figure misses what it must be.
 """
 
-import gc
 import hmac
 import json
 import os
 import platform
-import re
-import shutil
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing
 from http.client import HTTPConnection
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import psutil
-
+import crowds
+import far
+import over_http
+import peers
+import plot
+from figure import Figure
 from keywright import Keywright, profiles
-from keywright.credential import mac, spell_token
 from keywright.model import Ask
+from over_http import KEYWRIGHT, Server
 
 ROOT = Path(__file__).resolve().parent.parent
-KEYWRIGHT = str(Path(sys.executable).with_name("keywright"))
-ROUNDS = 5
-CONNECTIONS = 16
+ROUNDS = 9
 #: What the measured key has to spend: one quota, unless ``--plain`` says none.
 LIMITS = [] if "--plain" in sys.argv else ["1000000000/day"]
 PLACE = {"keyspace": "default", "environment": "production"}
@@ -44,16 +40,21 @@ GATE = """
 environment = "production"
 rules = [{path = "/contacts", methods = ["GET"], scopes = ["contacts:read"]}]
 """
+METHOD = """\
+Written by `make bench`. Ratios are medians of rounds that alternate within one run; absolute figures are of a small shared
+machine and mean little by themselves. All but `--help` and `serve` are CPU time. The verified key has one quota, one scope is
+asked, and what is answered is metered, but for the figures about many keys, which are of keys without limits.
 
-
-class Figure(NamedTuple):
-    """One row of the table of design section 5. A smaller value is better."""
-
-    name: str
-    value: float
-    unit: str
-    must: float | None
-    aim: float | None
+- Over HTTP: process accounting of the server's process over a second of requests from wrk with 16 connections, the server
+  pinned to one core and wrk to the other, both before everybody else (SCHED_FIFO) where that is allowed. The empty application is uvicorn with uvloop and httptools, and gets the same
+  requests. With wrk on the server's own core the server is not charged for waking it ([what the profile taught](speed.md)).
+- Two workers: the load needs a core too, so what two free cores would answer is reckoned from the CPU time per request,
+  summed over all processes of the server: twice that of one worker ÷ that of two.
+- In process: `time.process_time`. Memory: what `tracemalloc` says is allocated for 100,000 keys that were each verified once.
+- PostgreSQL: our own CPU time, 32 coroutines at once, each key for the first time.
+- Peers: their own call that verifies one key, in an environment of their own with the same Python. keyshield answers from
+  its cache; djangorestframework-api-key has none.
+"""
 
 
 # ------------------------------------------------------------------------------------------------------- in process
@@ -81,28 +82,17 @@ def in_process(kw: Keywright, headers: dict[str, str]) -> list[Figure]:
         ratios.append(ours / floor)
         absolute.append(ours)
     return [
-        Figure("in-process verify, cached, metered ÷ one HMAC-SHA-256", statistics.median(ratios), "×", 6, 3),
-        Figure("in-process verify, cached, metered", statistics.median(absolute), "µs", None, None),
-        cold(kw),
+        Figure(
+            "in-process verify, cached, one quota, metered ÷ one HMAC-SHA-256",
+            statistics.median(ratios),
+            "×",
+            6,
+            3,
+        ),
+        Figure(
+            "in-process verify, cached, one quota, metered", statistics.median(absolute), "µs", None, None
+        ),
     ]
-
-
-def cold(kw: Keywright) -> Figure:
-    """A verification of a key that the process has never seen, on SQLite."""
-    made = [
-        kw.keys.create(
-            account="globex", keyspace="default", environment="production", name=f"Cold {n}", access="all"
-        )
-        for n in range(400)
-    ]
-    ask, engine = Ask("default", "production", ("contacts:read",), "GET"), kw.installation.engine
-    engine.verify(ask, [], kw.installation.clock())
-    requests = [[(b"authorization", f"Bearer {key.credential.token.reveal()}".encode())] for key in made]
-    began = time.process_time()
-    for request in requests:
-        engine.verify(ask, request, kw.installation.clock())
-    spent = (time.process_time() - began) / len(made) * 1e6
-    return Figure("cold verification, SQLite, in-process", spent, "µs", 60, 25)
 
 
 def statements(kw: Keywright, token: str) -> list[Figure]:
@@ -122,248 +112,6 @@ def statements(kw: Keywright, token: str) -> list[Figure]:
     ]
 
 
-# ---------------------------------------------------------------------------------------------------- many stored keys
-
-
-def crowds(directory: Path) -> list[Figure]:
-    """Verifications with a million stored keys against a thousand, ten thousand of them in use; memory for each."""
-    rounds, kept = [], 0.0
-    with crowd(directory / "few.db", 1_000) as few, crowd(directory / "many.db", 1_000_000) as many:
-        for kw, requests in (few, many):
-            kept = memory(kw, requests)
-        for _ in range(ROUNDS):
-            rounds.append(spin(*few) / spin(*many))
-    return [
-        # Throughput is the inverse of the time; told the way round in which less is better.
-        Figure(
-            "cost with 1,000,000 stored keys ÷ with 1,000; 10,000 active",
-            1 / statistics.median(rounds),
-            "×",
-            1.05,
-            1,
-        ),
-        Figure("memory per cached key", kept, "B", 1000, 400),
-    ]
-
-
-Requests = list[list[tuple[bytes, bytes]]]
-
-
-def memory(kw: Keywright, requests: Requests) -> float:
-    """Bytes that the cache takes for each key, as Python counts what it has allocated."""
-    ask, engine = (
-        Ask("default", "production", ("contacts:read",), "GET", metered=False),
-        kw.installation.engine,
-    )
-    engine.verify(ask, requests[0], kw.installation.clock())
-    tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    for request in requests:
-        engine.verify(ask, request, kw.installation.clock())
-    gc.collect()
-    kept = (tracemalloc.get_traced_memory()[0] - before) / len(requests)
-    tracemalloc.stop()
-    return kept
-
-
-def spin(kw: Keywright, requests: Requests) -> float:
-    """Microseconds of CPU per verification, in turn over all keys."""
-    ask, engine, clock = (
-        Ask("default", "production", ("contacts:read",), "GET"),
-        kw.installation.engine,
-        kw.installation.clock,
-    )
-    began, count = time.process_time(), max(1, 40_000 // len(requests))
-    for _ in range(count):
-        for request in requests:
-            engine.verify(ask, request, clock())
-    return (time.process_time() - began) / (count * len(requests)) * 1e6
-
-
-@contextmanager
-def crowd(path: Path, stored: int) -> Iterator[tuple[Keywright, Requests]]:
-    """An installation with many keys, put straight into the tables, and requests with ten thousand of them."""
-    with Keywright(f"sqlite:///{path}") as kw:
-        kw.keyspaces.apply(profiles.source("default"))
-        kw.accounts.create("globex")
-        first = kw.keys.create(account="globex", name="Bench", access="all", **PLACE)
-        pepper = kw.installation.keyring.peppers[kw.installation.keyring.current]
-    ids, secret = [f"default_live_k{n:015}" for n in range(stored)], "S" * 32
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for table, name in (("keys", "id"), ("secrets", "key_id")):
-            cursor = connection.execute(f"SELECT * FROM {table} WHERE {name} = ?", (first.key.id,))
-            columns, row = [column[0] for column in cursor.description], cursor.fetchone()
-            at, mac_at = columns.index(name), columns.index("mac") if table == "secrets" else None
-
-            def rows(
-                row: tuple[Any, ...] = row, at: int = at, mac_at: int | None = mac_at
-            ) -> Iterator[list[Any]]:
-                for key_id in ids:
-                    own = list(row)
-                    own[at] = key_id
-                    if mac_at is not None:
-                        own[mac_at] = mac(pepper, key_id.encode(), secret.encode())
-                    yield own
-
-            connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", rows())
-    step = max(1, stored // 10_000)
-    requests = [
-        [(b"authorization", f"Bearer {spell_token(key_id, secret)}".encode())] for key_id in ids[::step]
-    ]
-    with Keywright(f"sqlite:///{path}") as kw:
-        yield kw, requests
-
-
-# --------------------------------------------------------------------------------------------------------- over HTTP
-
-EMPTY = """
-import socket, uvicorn
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        while True:
-            message = await receive()
-            await send({"type": message["type"] + ".complete"})
-            if message["type"] == "lifespan.shutdown":
-                return
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body", "body": b""})
-
-taken = socket.socket()
-taken.bind(("127.0.0.1", 0))
-taken.listen(2048)
-print("listening", taken.getsockname()[1], flush=True)
-config = uvicorn.Config(app, loop="uvloop", http="httptools", ws="none", access_log=False, server_header=False, log_config=None)
-uvicorn.Server(config).run(sockets=[taken])
-"""
-
-
-class Server:
-    """A server process, pinned to the first core."""
-
-    def __init__(self, *command: str) -> None:
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self.port = self._port()
-        self.accounting = psutil.Process(self.process.pid)
-        cores = sorted(os.sched_getaffinity(0))
-        pin(self.process.pid, cores[0])
-
-    def _port(self) -> int:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("listening"):
-                return int(line.strip().replace("/", ":").rsplit(":", 1)[-1].rsplit(" ", 1)[-1])
-        raise SystemExit("a server did not start")
-
-    def cpu(self) -> float:
-        """Seconds of CPU used so far."""
-        times = self.accounting.cpu_times()
-        return times.user + times.system
-
-    def stop(self) -> None:
-        """End it."""
-        self.process.terminate()
-        self.process.wait()
-
-
-def wrk() -> str:
-    """The load generator, installed where it is missing and may be."""
-    found = shutil.which("wrk")
-    if found is None and shutil.which("apt-get") and os.geteuid() == 0:
-        subprocess.run(["apt-get", "install", "-y", "-q", "wrk"], stdout=subprocess.DEVNULL, check=False)
-        found = shutil.which("wrk")
-    if found is None:
-        raise SystemExit("`make bench` needs wrk (Debian: apt install wrk; macOS: brew install wrk)")
-    return found
-
-
-class Asked(NamedTuple):
-    """A request, as wrk sends it again and again."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: str = ""
-
-    def script(self) -> str:
-        """wrk's own way to be told."""
-        lines = [f"wrk.method = {json.dumps(self.method)}"]
-        lines += [
-            f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in self.headers.items()
-        ]
-        lines += [f"wrk.body = {json.dumps(self.body)}"] if self.body else []
-        return "\n".join(lines)
-
-
-def per_request(server: Server, asked: Asked, *, core: int = 0, seconds: int = 1) -> float:
-    """Microseconds of the server's CPU per request, with wrk on one of the cores."""
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(asked.script())
-        script.flush()
-        url = f"http://127.0.0.1:{server.port}{asked.path}"
-        load = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", script.name, url]
-        cores = sorted(os.sched_getaffinity(0))
-        began = server.cpu()
-        said = subprocess.run(
-            [wrk(), *load],
-            capture_output=True,
-            text=True,
-            check=True,
-            preexec_fn=lambda: pin(0, cores[core]),
-        ).stdout
-    count = re.search(r"(\d+) requests in", said)
-    if count is None or "Non-2xx" in said:
-        raise SystemExit(f"{asked.path} was not answered as it should be:\n{said}")
-    return (server.cpu() - began) / int(count[1]) * 1e6
-
-
-def pin(process: int, core: int) -> None:
-    """Keep a process on a core and, where we may, undisturbed by whoever else uses the machine."""
-    os.sched_setaffinity(process, {core})
-    with suppress(PermissionError):
-        os.sched_setscheduler(process, os.SCHED_FIFO, os.sched_param(10))
-
-
-def over_http(directory: Path, key: str, caller: str) -> list[Figure]:
-    """Forward-auth and ``/v1/verify`` against an empty ASGI answer to the same request."""
-    plain = {"Accept": "*/*", "User-Agent": "bench"}
-    proxied = {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/contacts?page=2"}
-    forward = Asked("GET", "/authz/forward/bench", {**plain, **proxied, "Authorization": f"Bearer {key}"})
-    question = {
-        "keyspace": "default", "environment": "production", "token": key, "scopes": ["contacts:read"], "method": "GET",
-    }  # fmt: skip
-    asking = {**plain, "Content-Type": "application/json", "Authorization": f"Bearer {caller}"}
-    verify = Asked("POST", "/v1/verify", asking, json.dumps(question))
-    ours = Server(KEYWRIGHT, "serve", "--port", "0", "--database", f"sqlite:///{directory / 'bench.db'}")
-    empty = Server(sys.executable, "-c", EMPTY)
-    kinds = {"forward-auth": forward, "POST /v1/verify": verify}
-    costs: dict[tuple[str, int], list[tuple[float, float]]] = {}
-    try:
-        for asked in kinds.values():
-            per_request(ours, asked)
-        for _ in range(ROUNDS):
-            for name, asked in kinds.items():
-                for core in (0, -1):
-                    pair = per_request(empty, asked, core=core), per_request(ours, asked, core=core)
-                    costs.setdefault((name, core), []).append(pair)
-    finally:
-        ours.stop()
-        empty.stop()
-    bounds = {"forward-auth": (1.7, 1.45), "POST /v1/verify": (2.1, 1.7)}
-    figures = []
-    for name in kinds:
-        here, there = ([ours / floor for floor, ours in costs[name, core]] for core in (0, -1))
-        figures += [
-            Figure(f"CPU per {name} ÷ an empty ASGI answer", statistics.median(here), "×", *bounds[name]),
-            Figure(
-                f"the same, the load on the other core: {name}", statistics.median(there), "×", None, None
-            ),
-            Figure(f"CPU per {name}", min(ours for _, ours in costs[name, 0]), "µs", None, None),
-        ]
-    floor = min(floor for floor, _ in costs["forward-auth", 0])
-    return [*figures, Figure("CPU per empty ASGI answer", floor, "µs", None, None)]
-
-
 # ----------------------------------------------------------------------------------------------------------- the command
 
 
@@ -378,7 +126,7 @@ def command(directory: Path) -> list[Figure]:
     def ready_seconds() -> float:
         began = time.perf_counter()
         server = Server(
-            KEYWRIGHT, "serve", "--port", "0", "--database", f"sqlite:///{directory / 'bench.db'}"
+            KEYWRIGHT, "serve", "--port", "0", "--database", f"sqlite:///{directory / 'bench.db'}", core=None
         )
         with closing(HTTPConnection("127.0.0.1", server.port)) as connection:
             connection.request("GET", "/livez")
@@ -398,27 +146,22 @@ def command(directory: Path) -> list[Figure]:
 
 def main() -> None:
     """Measure everything and write it down."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package comes with its bytecode
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        with Keywright(f"sqlite:///{directory / 'bench.db'}") as kw:
+        database = directory / "bench.db"
+        with Keywright(f"sqlite:///{database}") as kw:
             kw.keyspaces.apply(profiles.source("default") + GATE)
             kw.accounts.create("globex")
-            key = kw.keys.create(
-                account="globex",
-                keyspace="default",
-                environment="production",
-                name="Bench",
-                access="all",
-                limits=LIMITS,
-            )
+            key = kw.keys.create(account="globex", name="Bench", access="all", limits=LIMITS, **PLACE)
             token = key.credential.token.reveal()
             caller = kw.keys.create_management(name="Bench", scopes=["verify"]).credential.token.reveal()
             figures = in_process(kw, {"Authorization": f"Bearer {token}"})
             figures += statements(kw, token)
-        figures += over_http(directory, token, caller)
-        figures += command(directory)
-        figures += crowds(directory)
-    write(figures)
+        figures = over_http.figures(database, token, caller) + figures + command(directory)
+    figures += crowds.figures() + far.figures()
+    theirs, missing = peers.figures()
+    write(figures + theirs, missing)
 
 
 def said(value: float, unit: str) -> str:
@@ -426,38 +169,40 @@ def said(value: float, unit: str) -> str:
     return f"{value:.0f} {unit}".strip() if value >= 100 or value == int(value) else f"{value:.3g} {unit}"
 
 
-def write(figures: list[Figure]) -> None:
-    """Write docs/benchmarks.md and .json, and print the table."""
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
-    parts = ", ".join(f"{name} {version(name)}" for name in ("uvicorn", "uvloop", "httptools", "msgspec"))
-    rows = [
-        f"| {f.name} | {said(f.value, f.unit)} | {'' if f.must is None else f'≤ {said(f.must, f.unit)}'} | "
-        f"{'' if f.aim is None else f'≤ {said(f.aim, f.unit)}'} |"
-        for f in figures
+def _bound(figure: Figure, value: float | None) -> str:
+    return "" if value is None else f"{'≥' if figure.more_is_better else '≤'} {said(value, figure.unit)}"
+
+
+def write(figures: list[Figure], notes: list[str] | None = None) -> None:
+    """Write docs/benchmarks.md, .json and .svg, and print the table. Ends the program where a must is missed."""
+    system = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+    machine = f"{system}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+    parts = ", ".join(
+        f"{name} {version(name)}" for name in ("uvicorn", "uvloop", "httptools", "msgspec", "psycopg")
+    )
+    table = ["| what | measured | must | aim |", "| --- | --- | --- | --- |"]
+    table += [
+        f"| {f.name} | {said(f.value, f.unit)} | {_bound(f, f.must)} | {_bound(f, f.aim)} |" for f in figures
     ]
-    page = [
-        "# Benchmarks",
-        "",
-        "Written by `make bench`. Ratios are medians of rounds that alternate within one run; absolute figures are of a",
-        "small shared machine and mean little by themselves. HTTP figures are CPU time of the server process per request.",
-        "The load, wrk, is on the server's own core: on another, the server is charged for waking it, which has nothing to do",
-        "with what it answers ([what the profile taught](speed.md))."
-        + ("The key has one quota." if LIMITS else "The key has no limits (`bench/run.py --plain`)."),
-        "",
-        f"Machine: {machine}. Parts: {parts}.",
-        "",
-        "| what | measured | must | aim |",
-        "| --- | --- | --- | --- |",
-        *rows,
-        "",
-    ]
-    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(page), encoding="utf-8")
-    document = {"machine": machine, "parts": parts, "figures": [figure._asdict() for figure in figures]}
-    (ROOT / "docs" / "benchmarks.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    print("\n".join(page[8:]))
-    late = [figure.name for figure in figures if figure.must is not None and figure.value > figure.must]
+    table += ["", *notes] if notes else []
+    page = ["# Benchmarks", "", METHOD, f"Machine: {machine}. Parts: {parts}.", ""]
+    page += ["![each figure as a part of what it must be](benchmarks.svg)", "", *table, ""]
+    docs = ROOT / "docs"
+    (docs / "benchmarks.md").write_text("\n".join(page), encoding="utf-8")
+    document = {
+        "machine": machine,
+        "parts": parts,
+        "method": METHOD,
+        "figures": [f._asdict() for f in figures],
+    }
+    (docs / "benchmarks.json").write_text(
+        json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    (docs / "benchmarks.svg").write_text(plot.svg(figures), encoding="utf-8")
+    print("\n".join(table))
+    late = [figure.name for figure in figures if figure.missed]
     if late:
-        raise SystemExit("above what must be: " + "; ".join(late))
+        raise SystemExit("not what it must be: " + "; ".join(late))
 
 
 if __name__ == "__main__":

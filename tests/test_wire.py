@@ -7,6 +7,7 @@ import pytest
 
 from conftest import bearer, make
 from keywright import Keywright
+from keywright.server import app as server_app
 from keywright.server.wire import Wire
 from keywright.testing import Clock
 from surfaces import Given, exchange, manager, pairs, request, served, server, statuses, token
@@ -140,3 +141,26 @@ def test_what_was_answered_on_the_spot_is_counted_once(
     assert at_once == [True] * 9
     with Keywright(kw.installation.database.url, clock=clock) as again:
         assert again.installation.usage.report(key=key.key.id, by="total").total == 10
+
+
+def test_a_connection_that_was_answered_on_the_spot_is_closed_when_it_is_idle(
+    kw: Keywright, at_once: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that is answered on the spot and then says nothing is let go, not before its time."""
+    rung: list[float] = []
+    ring = Wire._ring
+
+    def noted(wire: Wire) -> None:
+        rung.append(wire._heard + wire.timeout_keep_alive - wire.loop.time())
+        ring(wire)
+
+    monkeypatch.setattr(Wire, "_ring", noted)
+    monkeypatch.setattr(server_app, "IDLE_FOR", 1)
+    asking = request("GET", "/authz/forward/shop", [*GET, *pairs(bearer(make(kw)))], close=False)
+    with served(server(kw)) as port:
+        exchange(port, request("GET", "/authz/forward/shop", GET))
+
+        found = statuses(exchange(port, asking))  # which returns when the server closes
+
+    assert (found, at_once[-1]) == ([200], True)
+    assert rung[-1] <= 0  # it was due

@@ -23,7 +23,7 @@ ABSENT_FOR: Final = 5 * SECOND
 class Entry:
     """A key's record, and what was worked out about it once."""
 
-    __slots__ = ("checks", "headers", "record", "said")
+    __slots__ = ("checks", "headers", "lines", "record", "said")
 
     def __init__(self, record: KeyRecord) -> None:
         self.record = record
@@ -33,6 +33,8 @@ class Entry:
         self.said: bytes | None = None
         #: the identity headers of a forward-auth answer
         self.headers: tuple[tuple[bytes, bytes], ...] | None = None
+        #: the same, as they stand on the wire
+        self.lines: bytes | None = None
 
 
 class Compiled:

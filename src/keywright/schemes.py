@@ -125,9 +125,10 @@ class Reader:
 
         ``url`` is the target as the client sent it, where it is known: a credential in it is refused.
         """
+        watched = self._watched
         found: dict[bytes, bytes] = {}
         for name, value in headers:
-            if name in self._watched:
+            if name in watched:
                 if name in found:
                     return TWICE
                 found[name] = value

@@ -23,6 +23,8 @@ from keywright.settings import Settings, is_loopback
 
 #: How often clients are looked at that owe the rest of a request, in tenths of a second.
 LOOK_EVERY: Final = 50
+#: How long a connection may be idle, in seconds: longer than proxies keep theirs, so that they are who closes them.
+IDLE_FOR: Final = 75
 
 
 def build(installation: Installation, settings: Settings, place: Place | None = None) -> Hot:
@@ -152,7 +154,7 @@ def server(app: App) -> _Server:
         server_header=False,
         proxy_headers=False,
         log_config=None,
-        timeout_keep_alive=75,
+        timeout_keep_alive=IDLE_FOR,
         timeout_graceful_shutdown=10,
     )
     return _Server(config)

@@ -6,9 +6,9 @@ application behind it, once its caller is known: under ``/v1/`` nothing is answe
 
 import asyncio
 import logging
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -21,7 +21,7 @@ from keywright.engine import Engine, Given
 from keywright.errors import Invalid, KeywrightError, NotFound, Unavailable
 from keywright.installation import Installation, new_request_id
 from keywright.limits import check_cost
-from keywright.model import MANAGEMENT, Actor, Ask, LimitState, Verdict
+from keywright.model import MANAGEMENT, Actor, Ask, KeyRecord, LimitKind, LimitState, Verdict
 from keywright.schemes import MALFORMED, Presented, Unproven, from_mapping
 from keywright.server import callers, forward_auth, self_service
 from keywright.server.bodies import BODY_LIMIT, CutOff, TooLarge, accept_json, read_body, refuse_twins
@@ -37,6 +37,7 @@ from keywright.server.problems import (
     Reply,
     Scope,
     Send,
+    lines_of,
     refuse_body,
     respond,
     respond_error,
@@ -57,6 +58,10 @@ ANYBODY: Final = frozenset(
 )
 HSTS: Final = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _VERIFY: Final = ("verify",)
+_HSTS_LINE: Final = lines_of([HSTS])
+_SAID_LINES: Final = lines_of([JSON, NO_STORE, NOSNIFF, (b"content-length", b"%d")])
+#: For what is left of a limit, and for its reset: greater than any (``limits.LARGEST``).
+_PLACES: Final = (10**17 + 1, 10**17 + 2)
 
 log = logging.getLogger("keywright")
 
@@ -195,7 +200,12 @@ class Hot:
         if ask is None:
             return None
         verdict = self._engine.at_once(ask, headers, now, target, new_request_id(), stale)
-        return None if verdict is None else self._secured(self._reply_of(gate, verdict))
+        if verdict is None:
+            return None
+        if verdict.code == "ok" and verdict.key is not None:
+            return self._secured(200, self._allowing(gate, verdict, verdict.key), b"")
+        answer = answer_to(self._engine, verdict)
+        return self._secured(answer.status, lines_of(_headers_of(answer)), answer.body)
 
     def _verify_at_once(self, scope: Scope, body: bytes) -> Reply | None:
         headers, now = scope["headers"], self._clock()
@@ -217,14 +227,10 @@ class Hot:
             return None
         engine.count(own, caller, now)
         document = _say(engine, verdict)
-        length = (b"content-length", b"%d" % len(document))
-        return self._secured((200, (JSON, NO_STORE, NOSNIFF, length), document))
+        return self._secured(200, _SAID_LINES % len(document), document)
 
-    def _secured(self, reply: Reply) -> Reply:
-        if not self._https:
-            return reply
-        status, headers, body = reply
-        return status, (*headers, HSTS), body
+    def _secured(self, status: int, lines: bytes, body: bytes) -> Reply:
+        return status, lines + _HSTS_LINE if self._https else lines, body
 
     # -------------------------------------------------------------------------------------------------- verification
 
@@ -351,19 +357,40 @@ class Hot:
         if verdict.code == "ok" and verdict.key is not None and verdict.key.limits:
             verdict = await self._engine.acharge(ask, verdict, now)
         self._engine.count(ask, verdict, now)
-        status, answered, body = self._reply_of(gate, verdict)
+        status, answered, body = self._answer_of(gate, verdict)
         await send({"type": "http.response.start", "status": status, "headers": answered})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    def _reply_of(self, gate: forward_auth.Gate, verdict: Verdict) -> Reply:
+    def _answer_of(
+        self, gate: forward_auth.Gate, verdict: Verdict
+    ) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
         """What a proxy is told: who it is, or what to tell the client."""
         if verdict.code != "ok" or verdict.key is None:
-            return reply_of(answer_to(self._engine, verdict))
+            answer = answer_to(self._engine, verdict)
+            return answer.status, _headers_of(answer), answer.body
         headers = forward_auth.identity(self._engine.entry(verdict.key), verdict.key)
         if verdict.limits:
             legacy = gate.compiled.keyspace.rate_headers
             return 200, (*headers, *say_headers(rate_headers(verdict, legacy=legacy))), b""
         return 200, headers, b""
+
+    def _allowing(self, gate: forward_auth.Gate, verdict: Verdict, key: KeyRecord) -> bytes:
+        """The headers of an allowed request as lines; those of a key are written once and kept with it."""
+        entry = self._engine.entry(key)
+        if entry is None:
+            lines = lines_of(forward_auth.identity(None, key))
+        elif entry.lines is None:
+            lines = entry.lines = lines_of(forward_auth.identity(None, key))
+        else:
+            lines = entry.lines
+        if not verdict.limits:
+            return lines
+        legacy = gate.compiled.keyspace.rate_headers
+        worded = None if legacy else _worded(verdict)
+        if worded is None:
+            return lines + lines_of(say_headers(rate_headers(verdict, legacy=legacy)))
+        state = verdict.limits[0]
+        return lines + worded.lines % (state.remaining, state.reset_seconds)
 
     def _gate(self, scope: Scope, *, stale: bool) -> forward_auth.Gate | None:
         """The gate of a path: remembered for as long as its keyspace is."""
@@ -514,13 +541,52 @@ def _say(engine: Engine, verdict: Verdict) -> bytes:
         record = entry.record
         holding = Holding(record.account_id, record.account, record.account_state)
         entry.said = b'"key":%b,"account":%b' % (_encode(shown.holder(record)), _encode(holding))
-    return _ALLOWED % (
-        _encode(dict(answer_to(engine, verdict).headers)) if verdict.limits else _UNCACHED,
-        entry.said,
-        _encode(verdict.limits) if verdict.limits else b"[]",
-        b"true" if verdict.stale else b"false",
-        verdict.request_id.encode(),
-    )
+    headers, limits = _say_limits(engine, verdict) if verdict.limits else (_UNCACHED, b"[]")
+    stale = b"true" if verdict.stale else b"false"
+    return _ALLOWED % (headers, entry.said, limits, stale, verdict.request_id.encode())
+
+
+def _say_limits(engine: Engine, verdict: Verdict) -> tuple[bytes, bytes]:
+    """The headers of an allowed request and how its limits stand, as JSON."""
+    legacy = engine.compiled(verdict.keyspace, stale=verdict.stale).keyspace.rate_headers
+    worded = None if legacy else _worded(verdict)
+    if worded is None:
+        return _encode(dict(answer_to(engine, verdict).headers)), _encode(verdict.limits)
+    state = verdict.limits[0]
+    stands = state.remaining, state.reset_seconds
+    return worded.headers % stands, worded.state % stands
+
+
+class _Worded(NamedTuple):
+    """What answers say of one limit, with places for what is left of it and in how many seconds it starts anew."""
+
+    lines: bytes  # headers, as they stand on the wire
+    headers: bytes  # all headers of an allowed request, as JSON
+    state: bytes  # ``limits``, as JSON
+
+
+def _worded(verdict: Verdict) -> _Worded | None:
+    """How to say a verdict's limits, where that is simple: there is one, and it starts anew."""
+    if len(verdict.limits) != 1:
+        return None
+    state = verdict.limits[0]
+    return _wording(state.name, state.kind, state.limit, state.per) if state.reset_seconds else None
+
+
+@lru_cache(maxsize=1_000)
+def _wording(name: str, kind: LimitKind, limit: int, per: str | int | None) -> _Worded:
+    """Said as everything is said, of numbers that no limit can have; where they stand are the places."""
+    state = LimitState(name, kind, limit, per, *_PLACES)
+    headers = rate_headers(Verdict("ok", "ok", "", 0, limits=(state,)))
+    said = lines_of(say_headers(headers)), _encode(dict([*headers, ("Cache-Control", "no-store")]))
+    return _Worded(*map(_with_places, (*said, _encode((state,)))))
+
+
+def _with_places(text: bytes) -> bytes:
+    text = text.replace(b"%", b"%%")
+    for number in _PLACES:
+        text = text.replace(b"%d" % number, b"%d")
+    return text
 
 
 def answer_to(engine: Engine, verdict: Verdict) -> Answer:
@@ -628,10 +694,8 @@ def _plain(first: str, second: str | None) -> Presented | Unproven:
     return Presented.of_token(left) if right is None else Presented.of_pair(left, right)
 
 
-def reply_of(answer: Answer) -> Reply:
-    """An answer as ASGI and the wire take it."""
-    length = (b"content-length", b"%d" % len(answer.body))
-    return answer.status, [*say_headers(answer.headers), length], answer.body
+def _headers_of(answer: Answer) -> Pairs:
+    return [*say_headers(answer.headers), (b"content-length", b"%d" % len(answer.body))]
 
 
 def _with_hsts(send: Send) -> Send:

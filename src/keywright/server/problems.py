@@ -1,6 +1,6 @@
 """Responses of the raw doors: problem+json and plain JSON, as ASGI messages."""
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -14,8 +14,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Pairs = list[tuple[bytes, bytes]]
-#: A whole response: status, headers with their length, body.
-Reply = tuple[int, Sequence[tuple[bytes, bytes]], bytes]
+#: A whole response: status, headers with their length as the lines that they are on the wire, body.
+Reply = tuple[int, bytes, bytes]
 #: Answers a whole request from memory, or does nothing and says ``None``: it must be awaited, or refused with care.
 AtOnce = Callable[[Scope, bytes], Reply | None]
 
@@ -36,6 +36,11 @@ NO_STORE: Final = (b"cache-control", b"no-store")
 JSON: Final = (b"content-type", b"application/json")
 PROBLEM: Final = (b"content-type", b"application/problem+json")
 NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+
+
+def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as they stand on the wire."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 async def respond(scope: Scope, send: Send, status: int, headers: Pairs, body: bytes) -> None:

@@ -11,7 +11,7 @@ LONGEST_HEAD: Final = 128 * 1024
 #: sent a request within 25 is not waited for.
 MOST_LOOKS: Final = 4
 #: Headers that are weighed before anything else.
-_TELLING: Final = frozenset((b"host", b"transfer-encoding"))
+_TELLING: Final = frozenset((b"host", b"transfer-encoding", b"expect"))
 #: What a ``Host`` can be: a name or an address, and a port. Nothing is decided by it, so none is refused for its name.
 _HOST: Final = re.compile(rb"\A(?:[A-Za-z0-9._~-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?\Z")
 
@@ -40,6 +40,10 @@ class Strict(HttpToolsProtocol):
             if self._taken > LONGEST_HEAD and not self.transport.is_closing():
                 self.send_400_response("The head of the request is too long.")
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; ``Expect`` is looked at in ``weigh``, once for all of them."""
+        self.headers.append((name.lower(), value))
+
     def on_headers_complete(self) -> None:
         """Go on with a head, if there is no doubt about it."""
         self.weigh()
@@ -56,6 +60,10 @@ class Strict(HttpToolsProtocol):
         if told != self._weighed:
             _weigh(told, self.parser.get_http_version())
             self._weighed = told or None
+        if len(told) > 1:
+            self.expect_100_continue = any(
+                name == b"expect" and value.lower() == b"100-continue" for name, value in told
+            )
         self._in_head, self._owing = False, True
 
     def rest(self) -> None:
@@ -77,7 +85,7 @@ class _Doubtful(Exception):
 def _weigh(told: list[tuple[bytes, bytes]], version: str) -> None:
     """Refuse a head that does not name one host, or whose body is coded in any way but ``chunked``."""
     hosts = [value for name, value in told if name == b"host"]
-    codings = [value.lower() for name, value in told if name != b"host"]
+    codings = [value.lower() for name, value in told if name == b"transfer-encoding"]
     named = len(hosts) == 1 and _HOST.match(hosts[0]) is not None
     if not (named or (version == "1.0" and not hosts)):
         raise _Doubtful

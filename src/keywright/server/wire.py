@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from keywright.server.problems import AtOnce
+from keywright.server.problems import AtOnce, lines_of
 from keywright.server.strict import Strict
 
 #: Of requests that came together, how many are answered before the other connections have their turn.
@@ -99,14 +99,10 @@ class Wire(Strict):
             return False
         if reply is None:
             return False
-        status, headers, body = reply
-        content = [STATUS_LINE[status]]
-        for name, value in self.server_state.default_headers:
-            content += (name, b": ", value, b"\r\n")
-        for name, value in headers:
-            content += (name, b": ", value, b"\r\n")
-        content += (b"\r\n", b"" if scope["method"] == "HEAD" else body)
-        self.transport.write(b"".join(content))
+        status, lines, body = reply
+        ours = lines_of(self.server_state.default_headers)
+        said = b"" if scope["method"] == "HEAD" else body
+        self.transport.write(b"%b%b%b\r\n%b" % (STATUS_LINE[status], ours, lines, said))
         self.server_state.total_requests += 1
         self._answered += 1
         if self._bell is None:
