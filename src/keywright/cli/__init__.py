@@ -32,6 +32,7 @@ COMMANDS = {
     "management-keys": ("management_keys", "Keys that open the management API."),
     "usage": ("usage", "Say how often requests were let in and refused."),
     "audit": ("audit", "Read, prove and export the audit trail."),
+    "alerts": ("alerts", "List, acknowledge and resolve signs of misuse."),
     "webhooks": ("webhooks", "Endpoints that are told what happens."),
     "explain": ("explain", "Say what is wrong with pasted request headers."),
     "why": ("why", "Say why a request was really refused."),
