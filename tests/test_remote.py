@@ -174,6 +174,7 @@ COMMANDS: dict[str, Verb | str] = {
     "people enable": LOCAL,
     "people dismiss": LOCAL,
     "people reset": LOCAL,
+    "scan": NOWHERE,
     "doctor": LOCAL,
     "explain": LOCAL,
     "config show": LOCAL,
