@@ -108,9 +108,6 @@ RULES: Final[dict[str, Rule]] = {
         "sample",
         by="source",
     ),
-    "leaked": _rule(
-        "The key's credential was reported as found where it should not be.", "high", "rotate", "leaked"
-    ),
 }
 #: What a profile may set of a rule, with the least and the most that make sense.
 BOUNDS: Final[dict[str, tuple[int, int]]] = {
