@@ -5,18 +5,19 @@ The routes come from the OpenAPI document: one without an entry in ``ROUTES`` fa
 
 import json
 from collections.abc import Callable, Iterator
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 import pytest
 
 from conftest import bearer, make
 from keywright import Issued, Keywright
-from keywright.model import Binding, IssuedEndpoint
+from keywright.model import Alert, Binding, IssuedEndpoint
 from keywright.profiles import MANAGEMENT_SCOPES
 from keywright.roles import RIGHTS
 from keywright.server.api import build
 from keywright.server.api.description import FRONT
-from keywright.store import webhooks
+from keywright.store import alerts, webhooks
 from keywright.testing import Clock
 from people import member
 from surfaces import Door, Reply, configured, manager, server, token
@@ -31,6 +32,7 @@ def door(kw: Keywright) -> Iterator[Door]:
         MANAGED[id(opened)] = managed.key.id
         MEMBERS[id(opened)] = member(kw, "analyst").id
         HOOKED[id(opened)] = hook(kw).endpoint.id
+        ALERTED[id(opened)] = alerted(kw)
         yield opened
 
 
@@ -40,6 +42,8 @@ MANAGED: dict[int, str] = {}
 MEMBERS: dict[int, str] = {}
 #: And a webhook, for the routes on webhooks.
 HOOKED: dict[int, str] = {}
+#: And an alert, for the routes on alerts.
+ALERTED: dict[int, str] = {}
 
 
 @pytest.fixture
@@ -73,6 +77,20 @@ def hook(kw: Keywright) -> IssuedEndpoint:
     """A webhook of globex in ``every``, production."""
     where = {"account": "globex", "keyspace": "every", "environment": "production"}
     return kw.installation.webhooks.create(url="https://hooks.example.com/", **where)
+
+
+def alerted(kw: Keywright) -> str:
+    """An alert about a key of globex in ``every``, production."""
+    place = {"account": "globex", "keyspace": "every", "environment": "production"}
+    now, key_id = kw.installation.clock(), "every_live_k00000000000000A"
+    times = {"first_at": now, "last_at": now, "raised_at": now}
+    what = {"rule": "guessed", "about": key_id, "severity": "high", "act": "look", "state": "open"}
+    one = Alert(
+        seq=0, id=f"al_{token_hex(8)}", key_id=key_id, count=10, evidence={}, **what, **place, **times
+    )
+    with kw.installation.database.write("usage") as tx:
+        alerts.add(tx, one, None)
+    return one.id
 
 
 def _unproven(kw: Keywright, _id: str) -> object:
@@ -407,6 +425,14 @@ ROUTES: dict[str, Route] = {
     "POST /v1/webhooks/{webhook_id}/disable": Route("webhooks:write"),
     "POST /v1/webhooks/{webhook_id}/enable": Route("webhooks:write", before=_disable_webhook),
     "DELETE /v1/webhooks/{webhook_id}": Route("webhooks:write"),
+    "GET /v1/alerts": Route(
+        "alerts:read",
+        foreign=False,
+        bad_queries=(*(q for q in _BAD_PAGES if q[:2] != "q="), "rule=none", "severity=worst", "state=gone"),
+    ),
+    "GET /v1/alerts/{alert_id}": Route("alerts:read"),
+    "POST /v1/alerts/{alert_id}/acknowledge": Route("alerts:write"),
+    "POST /v1/alerts/{alert_id}/resolve": Route("alerts:write"),
     "GET /v1/usage": Route(
         "usage:read",
         query="keyspace=every",
@@ -469,6 +495,7 @@ def filled(door: Door, path: str, key_id: str) -> str:
         "management_key_id": MANAGED[id(door)],
         "person_id": MEMBERS[id(door)],
         "webhook_id": HOOKED[id(door)],
+        "alert_id": ALERTED[id(door)],
     }
     return path.format(**things)
 

@@ -109,6 +109,21 @@ def _refused(on: Remote) -> str:
     return request_id
 
 
+def _alerted_key(on: Remote) -> str:
+    key = make(on.kw)
+    on.kw.keys.invalidate(key.key.id)
+    on.kw.verify(bearer(key), keyspace="every", environment="production")
+    on.kw.installation.meter.settle()
+    on.kw.installation.lookout.round()
+    return key.key.id
+
+
+def _alerted(on: Remote) -> str:
+    (alert,) = on.kw.installation.alerts.list(key=_alerted_key(on)).items
+    alert_id: str = alert.id
+    return alert_id
+
+
 def _used(on: Remote) -> str:
     key = make(on.kw, team="sales")
     on.kw.verify(bearer(key), keyspace="every", environment="production", resource="/things")
@@ -169,6 +184,7 @@ COMMANDS: dict[str, Verb | str] = {
     "people enable": LOCAL,
     "people dismiss": LOCAL,
     "people reset": LOCAL,
+    "scan": NOWHERE,
     "doctor": LOCAL,
     "explain": LOCAL,
     "config show": LOCAL,
@@ -216,6 +232,10 @@ COMMANDS: dict[str, Verb | str] = {
     "usage": Verb("--by total --group key --team sales", _used, once=True),
     "audit list": Verb("--target {} --action key.create", _key, once=True),
     "audit export": Verb("--format csv", _key, once=True),
+    "alerts list": Verb("--key {} --rule invalidated_key", _alerted_key, once=True),
+    "alerts get": Verb("{}", _alerted, once=True),
+    "alerts acknowledge": Verb("{}", _alerted),
+    "alerts resolve": Verb("{}", _alerted),
     "why": Verb("{}", _refused, once=True),
 }
 REMOTE = [name for name, verb in COMMANDS.items() if isinstance(verb, Verb)]

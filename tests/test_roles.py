@@ -13,7 +13,7 @@ from keywright.profiles import SHIPPED, load, source
 from keywright.roles import RIGHTS, ROLES, closed, may_give
 from people import as_person, begin, member
 from surfaces import Door, server
-from test_management_api import HOOKED, MANAGED, MEMBERS, ROUTES, hook, send
+from test_management_api import ALERTED, HOOKED, MANAGED, MEMBERS, ROUTES, alerted, hook, send
 
 
 @pytest.fixture
@@ -31,7 +31,10 @@ def _fresh_things(kw: Keywright, door: Door) -> str:
         name="Managed", scopes=["management-keys:write"], binding=bound
     ).key.id
     MEMBERS[id(door)] = member(kw, "analyst").id
+    for endpoint in kw.installation.webhooks.list(account="globex").items:
+        kw.installation.webhooks.delete(endpoint.id)  # an account may have so many only
     HOOKED[id(door)] = hook(kw).endpoint.id
+    ALERTED[id(door)] = alerted(kw)
     return make(kw).key.id
 
 

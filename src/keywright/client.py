@@ -28,7 +28,7 @@ from keywright.desk.refusals import Refused
 from keywright.desk.usage import Report, UsageRow
 from keywright.errors import CallerError, Denied, Invalid, NotFound, Unavailable
 from keywright.limits import check_cost
-from keywright.model import Account, Actor, Changed, Issued, Key, Page, Person, Verdict
+from keywright.model import Account, Actor, Alert, Changed, Issued, Key, Page, Person, Verdict
 from keywright.received import InvitedThere, Received, Verified
 from keywright.schemes import from_mapping
 from keywright.store.keys import Named
@@ -77,6 +77,7 @@ class Client:
         self.trail = Trail(self._connections)
         self.usage = Usage(self._connections)
         self.refusals = Refusals(self._connections)
+        self.alerts = Alerts(self._connections)
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
@@ -511,6 +512,26 @@ class Refusals(Noun):
             raise NotFound(f"no refused request {request_id[:60]!r} is in the log")
         refused: Refused = found[0]
         return refused
+
+
+class Alerts(Noun):
+    """Signs of misuse."""
+
+    def list(self, **narrow: Any) -> Page:  # the verb of every surface
+        """Alerts, newest first. Raises ``Invalid`` or ``NotFound``."""
+        return _page(self._ask("GET", "/v1/alerts", **narrow), received.alert)
+
+    def get(self, alert_id: str) -> Alert:
+        """Read one. Raises ``NotFound``."""
+        return received.alert(self._ask("GET", f"/v1/alerts/{place(alert_id)}"))
+
+    def acknowledge(self, alert_id: str, *, actor: Actor | None = None) -> Alert:
+        """Say that it has been seen. Raises ``NotFound`` or ``Conflict``."""
+        return received.alert(self._ask("POST", f"/v1/alerts/{place(alert_id)}/acknowledge"))
+
+    def resolve(self, alert_id: str, *, actor: Actor | None = None) -> Alert:
+        """Say that it is dealt with. Raises ``NotFound``."""
+        return received.alert(self._ask("POST", f"/v1/alerts/{place(alert_id)}/resolve"))
 
 
 def _page(said: dict[str, Any], read: Any) -> Page:

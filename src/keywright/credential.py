@@ -99,6 +99,14 @@ INSIDE: Final = re.compile(
 #: The same for a dotted one.
 INSIDE_DOTTED: Final = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Za-z]{8}\.[0-9A-Za-z]{32}(?![0-9A-Za-z])")
 
+#: Where an id stands inside a longer text: a standard one, or a dotted one before its secret.
+ID_INSIDE: Final = re.compile(
+    rb"(?<![0-9A-Za-z])(?:([a-z][a-z0-9]{1,11}_[a-z]{2,8}_[km][0-9A-Za-z]{15})(?![0-9A-Za-z])"
+    rb"|([0-9A-Za-z]{8})\.[0-9A-Za-z]{32}(?![0-9A-Za-z]))"
+)
+#: Ids of samples in published documentation: atfinity's own, and the end of those of ours.
+SAMPLES: Final = (b"n58lzybi", b"_k00000000000000A")
+
 Type = Literal["k", "m"]
 Spelling = Literal["token", "pair", "dotted"]
 

@@ -31,7 +31,7 @@ from keywright.freshness import Freshness, FreshnessByLease
 from keywright.keyring import Keyring
 from keywright.meter import Meter
 from keywright.model import MANAGEMENT, Actor, Ask, KeyRecord, Propagation, SecretRecord, Verdict
-from keywright.schemes import Presented, Unproven
+from keywright.schemes import IN_URL, Presented, Unproven, id_in
 from keywright.store import audit, changes, keys
 from keywright.store.db import Database
 from keywright.store.lookup import Found, Lookup
@@ -177,14 +177,22 @@ class Engine:
             reader = compiled.reader
             presented = reader.read(given, url) if isinstance(given, list) else reader.beside(given, url)
             if isinstance(presented, Unproven):
-                return Verdict(presented.code, presented.reason, ask.keyspace, now, request_id)
+                named = self._in_url(url, now, stale, at_hand) if presented is IN_URL and url else None
+                return Verdict(presented.code, presented.reason, ask.keyspace, now, request_id, named=named)
             entry, secret, reason = self._identify(presented, now, stale, at_hand)
         except Unavailable as trouble:
             return unavailable(ask, now, request_id, str(trouble))
         if entry is None or secret is None:
-            named = None if entry is None else entry.record
+            spelled = presented.spelled
             return Verdict(
-                "invalid", reason, ask.keyspace, now, request_id, scheme=presented.scheme, named=named
+                "invalid",
+                reason,
+                ask.keyspace,
+                now,
+                request_id,
+                scheme=presented.scheme,
+                named=None if entry is None else entry.record,
+                fingerprint=self._mac(spelled.id, spelled.secret)[:6].hex(),
             )
         record = entry.record
         code, reason, known = policy.decide(
@@ -192,6 +200,8 @@ class Engine:
         )
         if code == "ok" and (secret.starts_rotation or secret.pepper != self._current):
             self._used(record, secret, presented, ask, now, at_hand)
+        if presented.browser and ask.recorded and ask.keyspace != MANAGEMENT:
+            self._meter.note("browser", record, ask.ip, now)
         key = record if known else None
         return Verdict(
             code,
@@ -258,14 +268,14 @@ class Engine:
         entry = self._cache.get(spelled.id)
         if entry is None:
             if spelled.check and credential.expected_check(spelled) != spelled.check:
-                return None, None, "checksum"
+                return None, None, "sample" if spelled.id.endswith(credential.SAMPLES) else "checksum"
             entry = self._find(spelled.id, now, stale, at_hand)
         record = None if entry is None else entry.record
         only = record is not None and len(record.secrets) == 1 and record.secrets[0].pepper == self._current
         macs = {self._current: mac} if only else self._macs(record, mac, spelled)
         secret = policy.prove(record, macs)
         if entry is None:
-            return None, None, "unknown"
+            return None, None, "sample" if spelled.id.endswith(credential.SAMPLES) else "unknown"
         if secret is None:
             if any(known.pepper not in self._peppers for known in entry.record.secrets):
                 # Another process has a newer entry of the installation's secret: it may be right, we cannot tell.
@@ -277,6 +287,14 @@ class Engine:
         if known is None or known[0] != secret.n:
             known = entry.checks[spelled.spelling] = (secret.n, credential.expected_check(spelled))
         return (entry, secret, "") if known[1] == spelled.check else (entry, None, "checksum")
+
+    def _in_url(self, url: str | bytes, now: int, stale: bool, at_hand: AtHand | None) -> KeyRecord | None:
+        """The key whose credential stands in an address, for the refusal log; nothing is proven."""
+        key_id = id_in(url)
+        if key_id is None:
+            return None
+        entry = self._cache.get(key_id) or (None if stale else self._find(key_id, now, stale, at_hand))
+        return None if entry is None else entry.record
 
     def _macs(self, record: KeyRecord | None, mac: bytes, spelled: credential.Spelled) -> dict[int, bytes]:
         """What was presented, under each pepper that a secret of the key was stored with."""

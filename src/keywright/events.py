@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from keywright.model import Binding, Key
+from keywright.misuse import RULES
+from keywright.model import Alert, Binding, Key
 from keywright.times import rfc3339
 
 #: Every event, and when it is sent.
@@ -31,6 +32,8 @@ EVENTS: Final[dict[str, str]] = {
     "account.suspended": "An account was suspended: none of its keys works.",
     "account.activated": "An account was activated: its keys work.",
     "account.limited": "The limits that all keys of an account share were set.",
+    "alert.raised": "A rule of misuse holds of a key, or of a source; `alert` has the evidence and what to do.",
+    "alert.resolved": "Somebody resolved an alert.",
     "webhook.disabled": "Another endpoint was disabled because it did not take its messages.",
     "webhook.test": "Somebody asked for a test; sent to the one endpoint, whatever it subscribes to.",
     "webhook.verify": "A new endpoint is asked whether it wants messages; sent to it alone.",
@@ -103,6 +106,32 @@ def key(record: Key) -> dict[str, Any]:
         "state_reason": record.state_reason,
         "expires_at": None if record.expires_at is None else rfc3339(record.expires_at),
         "created_at": rfc3339(record.created_at),
+    }
+
+
+def alert(record: Alert) -> dict[str, Any]:
+    """What a message, and every other surface, says of an alert."""
+    rule = RULES[record.rule]
+    return {
+        "id": record.id,
+        "rule": record.rule,
+        "says": rule.sentence,
+        "severity": record.severity,
+        "act": record.act,
+        "state": record.state,
+        "about": record.about,
+        "key": record.key_id or None,
+        "key_name": record.evidence.get("key_name"),
+        "account": record.account,
+        "keyspace": record.keyspace,
+        "environment": record.environment or None,
+        "count": record.count,
+        "first_at": rfc3339(record.first_at),
+        "last_at": rfc3339(record.last_at),
+        "raised_at": rfc3339(record.raised_at),
+        "evidence": {name: value for name, value in record.evidence.items() if name != "key_name"},
+        "acted_at": None if record.acted_at is None else rfc3339(record.acted_at),
+        "acted_by": record.acted_by,
     }
 
 

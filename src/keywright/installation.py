@@ -24,6 +24,7 @@ from keywright.answers import Answer
 from keywright.blocks import Blocks
 from keywright.cache import Cache
 from keywright.desk.accounts import Accounts
+from keywright.desk.alerts import Alerts
 from keywright.desk.calendar import Calendar
 from keywright.desk.factors import Factors
 from keywright.desk.keys import Keys
@@ -56,6 +57,7 @@ from keywright.upkeep import Upkeep
 if TYPE_CHECKING:
     from keywright.client import Client
     from keywright.courier import Courier
+    from keywright.lookout import Lookout
 
 Clock = Callable[[], int]
 HeadersLike = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
@@ -141,7 +143,9 @@ class Installation:
         self.usage = Usage(database, keyring, clock, self.meter, self.upkeep)
         self.refusals = Refusals(database, keyring, clock, self.meter)
         self.webhooks = Webhooks(database, keyring, clock, webhook_networks)
+        self.alerts = Alerts(database, keyring, clock)
         self._courier: Courier | None = None
+        self._lookout: Lookout | None = None
         _OPEN.add(self)
 
     @property
@@ -155,11 +159,22 @@ class Installation:
             self._courier = Courier(self.database, self.webhooks, calendar, quotas, self.clock)
         return self._courier
 
+    @property
+    def lookout(self) -> "Lookout":
+        """Who looks out for misuse; made when it is first asked for, since only a server does."""
+        if self._lookout is None:
+            from keywright.lookout import Lookout  # noqa: PLC0415  # which a verifier never needs
+
+            self._lookout = Lookout(self.database, self.alerts, self.clock)
+        return self._lookout
+
     def close(self) -> None:
         """Finish what was begun, write what was counted, close every file."""
         _OPEN.discard(self)
         if self._courier is not None:
             self._courier.close()
+        if self._lookout is not None:
+            self._lookout.close()
         self.freshness.close()
         self.engine.close()
         given_back, flushed = self.blocks.close(), self.meter.close()
@@ -201,6 +216,8 @@ class Installation:
             self.meter.after_fork()
             if self._courier is not None:
                 self._courier.after_fork()
+            if self._lookout is not None:
+                self._lookout.after_fork()
 
     def __enter__(self) -> Self:
         return self

@@ -22,6 +22,7 @@ from keywright.slots import Place, Slots
 from keywright.store import usage
 from keywright.store.db import Database
 from keywright.store.refusals import Refusal
+from keywright.store.signals import Sign
 from keywright.times import SECOND
 
 FLUSH_EVERY: Final = 1.0  # seconds
@@ -33,21 +34,30 @@ _LONGEST: Final = 200  # characters of a text that the log keeps
 _MINUTE: Final = 60 * SECOND
 
 
+#: Addresses of one key in one flush, and of all keys in an hour, that are told once.
+_ADDRESSES: Final = 100
+_MOST_KNOWN: Final = 100_000
+_MOST_NOTED: Final = 1_000
+_HOUR: Final = 3600 * SECOND
+
+
 class _Batch(NamedTuple):
     counts: list[usage.Count]
     seen: list[usage.Seen]
     refused: list[Refusal]
+    signs: list[Sign]
 
 
 class _Tally:
     """How often one thing was counted in one minute: here, and in the slots where there is room."""
 
-    __slots__ = ("_address", "_at", "_place", "_words", "address", "last", "of", "times")
+    __slots__ = ("_address", "_at", "_place", "_words", "address", "addresses", "last", "of", "times")
 
     def __init__(self, of: Counted, place: Place | None) -> None:
         self.of = of
         self.times = self.last = 0
         self.address: str | None = None
+        self.addresses: set[str | None] | None = None
         self._place = place
         self._words: memoryview | list[int] = [0, 0, 0] if place is None else place.words
         self._at = 0 if place is None else place.at + TIMES // WORD
@@ -60,12 +70,16 @@ class _Tally:
         """Note when and from where the secret was used; what is newer stays."""
         if now < self.last:
             return
-        if address != self.address:
+        if address != self.address or self.addresses is None:
             self._write(address)
         self.last = self._words[self._at + 1] = now
 
     def _write(self, address: str | None) -> None:
         self.address = address
+        if self.addresses is None:
+            self.addresses = {address}
+        elif len(self.addresses) < _ADDRESSES:
+            self.addresses.add(address)
         if self._place is None:
             return
         words, content, at = self._place
@@ -101,9 +115,14 @@ class Meter:
         self._full: list[_Tally] = []  # of minutes that went by since the last flush
         self._resources: dict[str, set[str]] = {}
         self._generation = 1
-        self._refused: deque[tuple[Verdict, str, str | None, str | None, str | None]] = deque(
-            maxlen=MOST_REFUSALS
+        #: of requests that named a key, and of strangers', whose flood must not push the others out
+        self._refused: tuple[deque[_Refused], deque[_Refused]] = (
+            deque(maxlen=MOST_REFUSALS),
+            deque(maxlen=MOST_REFUSALS),
         )
+        self._noted: dict[tuple[str, str, str | None], Sign] = {}
+        self._known: set[tuple[str, str | None]] = set()
+        self._known_since = 0
         self._dropped = 0
         #: refusals that the log will never have, since this process began
         self.dropped = 0
@@ -161,13 +180,21 @@ class Meter:
     ) -> None:
         """Note one refused request, for the log."""
         with self._lock:
-            if len(self._refused) == MOST_REFUSALS:
+            refused = self._refused[verdict.key is None and verdict.named is None]
+            if len(refused) == MOST_REFUSALS:
                 self._dropped += 1
                 self.dropped += 1
-            self._refused.append((verdict, environment, ip, method, resource))
+            refused.append((verdict, environment, ip, method, resource))
             self._at = verdict.at
         if self._thread is None:
             self._start()
+
+    def note(self, kind: str, record: KeyRecord, ip: str | None, now: int) -> None:
+        """Note something odd about a request of a proven key, for the watch."""
+        with self._lock:
+            if len(self._noted) < _MOST_NOTED:
+                place = record.keyspace, record.environment, record.account_id, record.id
+                self._noted[kind, record.id, ip] = Sign(now, kind, *place, _cut(ip))
 
     def settle(self) -> None:
         """Carry over all that was counted before this call, as far as the store answers: for whoever reads next."""
@@ -183,7 +210,14 @@ class Meter:
                     return True
             try:
                 with self._database.write("usage") as tx:
-                    usage.add(tx, self._slots.worker, self._batch, *self._unsent, self._at)
+                    usage.add(
+                        tx,
+                        self._slots.worker,
+                        self._batch,
+                        *self._unsent[:3],
+                        self._at,
+                        self._unsent.signs,
+                    )
             except Unavailable:
                 self.behind = True
                 return False
@@ -210,7 +244,7 @@ class Meter:
             self._thread.join()
         self._thread = None
         while self.flush():
-            if not self._tallies and not self._full and not self._refused:
+            if not self._tallies and not self._full and not any(self._refused) and not self._noted:
                 return True
         return False
 
@@ -237,10 +271,13 @@ class Meter:
     def _gather(self) -> _Batch | None:
         with self._lock:
             tallies, self._tallies, self._full = [*self._full, *self._tallies.values()], {}, []
-            refused, dropped = list(self._refused), self._dropped
-            self._refused.clear()
-            self._dropped = 0
-            if not tallies and not refused:
+            named, strangers = self._refused
+            refused = sorted([*named, *strangers], key=_instant) if named else list(strangers)
+            dropped, self._dropped = self._dropped, 0
+            named.clear()
+            strangers.clear()
+            noted, self._noted = list(self._noted.values()), {}
+            if not tallies and not refused and not noted:
                 return None
             self._batch, self._generation = self._generation, self._generation + 1
             self._told.update(_by_code(tallies))
@@ -249,7 +286,22 @@ class Meter:
                 layout.Counts(tally.of, tally.times, tally.last, tally.address) for tally in tallies
             ),
             [_refusal(*one, dropped if place == 0 else 0) for place, one in enumerate(refused)],
+            [*noted, *self._uses(tallies)],
         )
+
+    def _uses(self, tallies: Iterable[_Tally]) -> Iterable[Sign]:
+        """The uses from an address that this process has not told of within the hour."""
+        for tally in tallies:
+            if tally.addresses is None or not tally.of.key_id:
+                continue
+            if tally.last - self._known_since >= _HOUR or len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+                self._known_since = tally.last
+            for address in tally.addresses:
+                if (tally.of.key_id, address) not in self._known:
+                    self._known.add((tally.of.key_id, address))
+                    place = tally.of.keyspace, tally.of.environment, tally.of.account_id, tally.of.key_id
+                    yield Sign(tally.last, "use", *place, _cut(address))
 
     def _start(self) -> None:
         with self._flushing:
@@ -262,6 +314,13 @@ class Meter:
         while not self._stop.wait(FLUSH_EVERY):
             self.flush()
             self._aside()
+
+
+_Refused = tuple[Verdict, str, str | None, str | None, str | None]
+
+
+def _instant(one: _Refused) -> int:
+    return one[0].at
 
 
 def _by_code(tallies: Iterable[_Tally]) -> Counter[tuple[str, str]]:
@@ -294,6 +353,7 @@ def _refusal(
         _cut(method),
         _cut(resource),
         dropped,
+        verdict.fingerprint,
     )
 
 

@@ -105,6 +105,20 @@ class Fields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     required: tuple[str, ...] = ("name",)
 
 
+class Threshold(msgspec.Struct, frozen=True):
+    """From where on a rule of misuse holds: so many times within so many seconds, told again after a quiet time at most.
+
+    ``factor`` is how many times the most before, ``after`` how long a rest or an acquaintance, where a rule asks for it.
+    """
+
+    times: int
+    within: int
+    quiet: int
+    factor: int | None = None
+    after: int | None = None
+    off: bool = False
+
+
 class Keyspace(msgspec.Struct, frozen=True):
     """The keys of one protected API, and all that makes them what they are."""
 
@@ -131,6 +145,7 @@ class Keyspace(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}
     navigation: tuple[str, ...] = ()
     deep_link: str = ""
+    misuse: dict[str, Threshold] = {}
 
 
 class SecretRecord(msgspec.Struct, frozen=True, gc=False):
@@ -328,6 +343,29 @@ class IssuedEndpoint(msgspec.Struct, frozen=True):
     secret: Secret
 
 
+class Alert(msgspec.Struct, frozen=True):
+    """A sign of misuse: which rule holds of what, since when, how often, and what shows it."""
+
+    seq: int
+    id: str
+    rule: str
+    about: str  # the key's id, or the network that it came from
+    severity: Literal["low", "medium", "high"]
+    act: Literal["disable", "rotate", "look"]
+    state: Literal["open", "acknowledged", "resolved"]
+    account: str | None
+    keyspace: str
+    environment: str
+    key_id: str
+    first_at: int
+    last_at: int
+    raised_at: int
+    count: int
+    evidence: dict[str, Any]
+    acted_at: int | None = None
+    acted_by: str | None = None
+
+
 class Issued(msgspec.Struct, frozen=True):
     """A key and the credential that was made with it."""
 
@@ -399,6 +437,7 @@ class Verdict(msgspec.Struct, frozen=True):
     asked: tuple[str, ...] = ()
     secret: int | None = None  # the number of the secret that was proven
     named: KeyRecord | None = None
+    fingerprint: str = ""  # keyed: tells credentials that were not proven apart
 
     @property
     def valid(self) -> bool:

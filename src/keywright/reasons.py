@@ -13,6 +13,7 @@ _SAID: Final = {
     "in_url": "there is a credential in the address",
     "malformed": "the value does not have the shape of a key",
     "checksum": "the checksum does not fit: a character is wrong, missing or too many",
+    "sample": "it is the sample of published documentation, which opens nothing",
     "unknown": "the key does not exist here",
     "wrong_secret": "the key exists, but the secret is not its own",
     "wrong_user": "the key is proven, but x-api-user is not its account's username",

@@ -10,6 +10,7 @@ from keywright.model import (
     MANAGEMENT,
     AccessPolicy,
     Account,
+    Alert,
     Binding,
     Changed,
     Credential,
@@ -46,6 +47,23 @@ class Verified(Verdict, frozen=True):
     """A verdict, and what the server says to answer with."""
 
     answered: Answer | None = None
+
+
+def alert(said: dict[str, Any]) -> Alert:
+    """A sign of misuse."""
+    same = ("id", "rule", "about", "severity", "act", "state", "account", "keyspace", "count", "acted_by")
+    named = {} if said["key_name"] is None else {"key_name": said["key_name"]}
+    return Alert(
+        seq=0,
+        **{name: said[name] for name in same},
+        environment=said["environment"] or "",
+        key_id=said["key"] or "",
+        first_at=parse_instant(said["first_at"]),
+        last_at=parse_instant(said["last_at"]),
+        raised_at=parse_instant(said["raised_at"]),
+        acted_at=instant(said["acted_at"]),
+        evidence=said["evidence"] | named,
+    )
 
 
 def key(said: dict[str, Any]) -> Key:

@@ -5,9 +5,9 @@ keyspace has a say as well: its profile names the roles that may see its keys, a
 
     owner      all of the account, and the only role that makes owners
     admin      the same, and members up to admin
-    developer  keys, within what the membership allows; their own acts in the audit trail
+    developer  keys, within what the membership allows; reads alerts; their own acts in the audit trail
     analyst    reads keys and usage
-    auditor    reads keys, usage, members and the audit trail
+    auditor    reads keys, usage, alerts, members and the audit trail
 """
 
 from collections.abc import Collection
@@ -29,14 +29,16 @@ _ALL: Final = _READS | {
     "audit:read",
     "webhooks:read",
     "webhooks:write",
+    "alerts:read",
+    "alerts:write",
 }
 #: The scopes that each role holds in its account.
 RIGHTS: Final[dict[Role, frozenset[str]]] = {
     "owner": _ALL,
     "admin": _ALL,
-    "developer": _READS | {"keys:write", "audit:read"},
+    "developer": _READS | {"keys:write", "audit:read", "alerts:read"},
     "analyst": _READS,
-    "auditor": _READS | {"accounts:read", "people:read", "audit:read"},
+    "auditor": _READS | {"accounts:read", "people:read", "audit:read", "alerts:read"},
 }
 #: The roles that each may give and take; whoever is not named may give none.
 _GIVES: Final[dict[Role, frozenset[Role]]] = {
@@ -60,7 +62,7 @@ def needs_factor(asked_of: str, person: Person) -> bool:
 
 def closed(role: Role, scope: str, keyspaces: Collection[Keyspace]) -> frozenset[str]:
     """The keyspaces in which a role may not do what ``scope`` allows elsewhere."""
-    if scope not in ("keys:read", "keys:write"):
+    if scope not in ("keys:read", "keys:write", "alerts:read", "alerts:write"):
         return frozenset()
     return frozenset(
         keyspace.name
@@ -70,4 +72,4 @@ def closed(role: Role, scope: str, keyspaces: Collection[Keyspace]) -> frozenset
 
 
 def _named(policy: RolePolicy, scope: str) -> tuple[Role, ...]:
-    return policy.manage if scope == "keys:write" else policy.see
+    return policy.manage if scope.endswith(":write") else policy.see

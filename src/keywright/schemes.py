@@ -16,7 +16,16 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from keywright.credential import CARRIED, INSIDE, INSIDE_DOTTED, LONGEST, Spelled, parse_pair, parse_token
+from keywright.credential import (
+    CARRIED,
+    ID_INSIDE,
+    INSIDE,
+    INSIDE_DOTTED,
+    LONGEST,
+    Spelled,
+    parse_pair,
+    parse_token,
+)
 from keywright.model import Keyspace
 
 Headers = Sequence[tuple[bytes, bytes]]  # names in lower case, as ASGI gives them
@@ -49,6 +58,8 @@ _CARRIERS: Final[dict[str, tuple[bytes, ...]]] = {
     "api_key_auth": (b"authorization", b"api-key"),
 }
 _WORDS: Final = {b"bearer": "bearer", b"basic": "basic", b"api-key": "api_key_auth"}
+#: What a browser adds to the requests of a page, and programs do not. Node's own ``fetch`` sends ``Sec-Fetch-Mode``.
+_BROWSERS: Final = frozenset([b"origin", b"sec-fetch-site"])
 #: Bytes as numbers: ``b"?" in raw`` costs four times as much as ``63 in raw``.
 _PERCENT: Final = ord("%")
 _QUESTION: Final = ord("?")
@@ -70,6 +81,7 @@ class Presented(msgspec.Struct, frozen=True, gc=False):
     scheme: str
     spelled: Spelled
     username: bytes | None = None
+    browser: bool = False  # a web page sent it
 
     @staticmethod
     def of_token(token: bytes) -> "Presented | Unproven":
@@ -115,7 +127,7 @@ class Reader:
             carriers.add(self._lone)
         #: spellings with underscores, which some frontends fold into a carrier
         self._twins = frozenset(twin for name in carriers for twin in _twins(name)) - carriers
-        self._watched = self._twins | carriers
+        self._watched = self._twins | carriers | _BROWSERS
         #: a carrier as the name of a parameter in a URL, with or without separators
         names = b"|".join(b"[-_]?".join(map(re.escape, name.split(b"-"))) for name in sorted(carriers))
         self._parameter = re.compile(rb"[?&;](?:" + names + rb")(?:=|&|;|\Z)", re.IGNORECASE)
@@ -127,8 +139,12 @@ class Reader:
         """
         watched = self._watched
         found: dict[bytes, bytes] = {}
+        browser = False
         for name, value in headers:
             if name in watched:
+                if name in _BROWSERS:
+                    browser = True
+                    continue
                 if name in found:
                     return TWICE
                 found[name] = value
@@ -142,8 +158,11 @@ class Reader:
             word, key_id, secret, check = whole.groups()
             scheme = self._words.get(word.lower())
             if scheme is not None:
-                return Presented(scheme, Spelled("token", key_id, secret, check))
-        return self._resolve(found) if found else MISSING
+                return Presented(scheme, Spelled("token", key_id, secret, check), None, browser)
+        presented = self._resolve(found) if found else MISSING
+        if browser and isinstance(presented, Presented):
+            return msgspec.structs.replace(presented, browser=True)
+        return presented
 
     def beside(self, given: Presented | Unproven, url: str | bytes | None) -> Presented | Unproven:
         """A credential that was given by itself, unless there is one in the URL beside it."""
@@ -187,6 +206,13 @@ class Reader:
         if len(raw) < 40:
             return False
         return INSIDE.search(raw) is not None or (self._dotted and INSIDE_DOTTED.search(raw) is not None)
+
+
+def id_in(url: str | bytes) -> bytes | None:
+    """The id of the key whose credential, or a part of it, stands in an address; of a pair, the id's own parameter."""
+    raw = url.encode("utf-8", "surrogatepass") if isinstance(url, str) else url
+    found = ID_INSIDE.search(unquote_to_bytes(unquote_to_bytes(raw)))
+    return None if found is None else found[1] or found[2]
 
 
 def accepted_sets(keyspace: Keyspace) -> list[str]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from keywright import reasons
+from keywright import events, reasons
 from keywright.model import (
     Account,
+    Alert,
     Changed,
     Endpoint,
     Issued,
@@ -297,6 +298,11 @@ def refusal(refused: Any) -> dict[str, Any]:
         "resource": one.resource,
         "dropped_before": one.dropped,
     }
+
+
+def alert(record: Alert) -> dict[str, Any]:
+    """A sign of misuse, with its evidence: never a secret."""
+    return events.alert(record)
 
 
 def webhook(record: Endpoint, now: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from keywright import limits
+from keywright import limits, misuse
 from keywright.credential import CODE, MANAGEMENT_PREFIX, OTHERS_PREFIXES, PREFIX
 from keywright.errors import Invalid, ProfileError
 from keywright.model import (
@@ -30,6 +30,7 @@ from keywright.model import (
     Role,
     RolePolicy,
     Scope,
+    Threshold,
 )
 from keywright.profiles.letters import grant_of
 from keywright.schemes import SCHEMES
@@ -57,6 +58,7 @@ _SCOPE: Final = re.compile(r"\A[a-z][a-z0-9_.-]{0,39}(:[a-z0-9*][a-z0-9_.-]{0,39
 _HEADER: Final = re.compile(r"\A[A-Za-z][A-Za-z0-9-]{0,63}\Z")
 #: How msgspec says which field of an object is at fault.
 _FIELD: Final = re.compile(r"(?:unknown|required) field `(.+)`")
+_SPANS: Final = ("within", "quiet", "after")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LETTER: Final = re.compile(r"\A[A-Z]\Z")
 _LETTER_TITLE: Final = re.compile(r"\A[A-Za-z][A-Za-z0-9]{0,39}\Z")
@@ -133,6 +135,15 @@ class _Gate(msgspec.Struct, forbid_unknown_fields=True):
     rules: list[GateRule] = []
 
 
+class _Misuse(msgspec.Struct, forbid_unknown_fields=True):
+    times: int | None = None
+    within: str | None = None
+    quiet: str | None = None
+    factor: int | None = None
+    after: str | None = None
+    off: bool = False
+
+
 class _Definition(msgspec.Struct, forbid_unknown_fields=True):
     """The TOML's own shape, before anything is checked against anything else."""
 
@@ -159,6 +170,7 @@ class _Definition(msgspec.Struct, forbid_unknown_fields=True):
     labels: dict[str, str] = {}
     navigation: list[str] = []
     deep_link: str = ""
+    misuse: dict[str, _Misuse] = {}
 
 
 #: Tables whose keys the definition names itself. Of those msgspec says only ``scopes[...]``, so that each entry is
@@ -170,6 +182,7 @@ _TABLES: Final[dict[str, Any]] = {
     "plans": _Plan,
     "gates": _Gate,
     "labels": str,
+    "misuse": _Misuse,
 }
 
 
@@ -229,6 +242,8 @@ MANAGEMENT_SCOPES: Final[dict[str, tuple[str, bool]]] = {
     "metrics:read": ("Read /metrics", True),
     "webhooks:read": ("List and read webhooks and their deliveries", True),
     "webhooks:write": ("Create, edit, rotate, test, stop and delete webhooks", False),
+    "alerts:read": ("List and read alerts of misuse", True),
+    "alerts:write": ("Acknowledge and resolve alerts", False),
 }
 
 
@@ -275,6 +290,7 @@ def _checked(d: _Definition) -> Keyspace:
         labels=d.labels,
         navigation=tuple(d.navigation),
         deep_link=d.deep_link,
+        misuse={name: _misuse(name, rule) for name, rule in d.misuse.items()},
     )
     _check_letters(keyspace)
     return keyspace
@@ -301,6 +317,28 @@ def _check_letters(keyspace: Keyspace) -> None:
         "letters",
         "are for self_service, and that is off",
     )
+
+
+def _misuse(name: str, given: _Misuse) -> Threshold:
+    _need(name in misuse.RULES, f"misuse.{name}", f"is no rule; these are: {', '.join(misuse.RULES)}")
+    usual = misuse.RULES[name].bounds
+    values: dict[str, int] = {}
+    for field, (least, most) in misuse.BOUNDS.items():
+        value = getattr(given, field)
+        if value is None:
+            continue
+        path = f"misuse.{name}.{field}"
+        _need(getattr(usual, field) is not None, path, "means nothing to this rule")
+        if isinstance(value, str):
+            value = _span(value, path)
+        highest = misuse.MOST_TIMES if field == "times" and usual.factor is None else most
+        _need(
+            least <= value <= highest,
+            path,
+            f"is from {least} to {highest}{' seconds' if field in _SPANS else ''}",
+        )
+        values[field] = value
+    return msgspec.structs.replace(usual, **values, off=given.off)
 
 
 def _roles(roles: _Roles) -> RolePolicy:

@@ -483,6 +483,7 @@ class Hot:
                 if message["type"] == "lifespan.startup":
                     self.watch.start()
                     self._installation.courier.start()
+                    self._installation.lookout.start()
                     await send({"type": "lifespan.startup.complete"})
                 else:
                     await asyncio.to_thread(self.watch.stop)

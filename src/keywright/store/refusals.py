@@ -28,6 +28,7 @@ class Refusal(NamedTuple):
     method: str | None
     resource: str | None
     dropped: int = 0
+    fingerprint: str = ""
 
 
 class Narrow(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +60,19 @@ def page(
     if before is not None:
         query = query.where(refusals.c.seq < before)
     return [_refusal(row) for row in connection.execute(query.order_by(refusals.c.seq.desc()).limit(limit))]
+
+
+def after(connection: Connection, seq: int, limit: int) -> list[tuple[int, Refusal]]:
+    """The oldest of those behind a number, oldest first, with their numbers."""
+    query = select(refusals).where(refusals.c.seq > seq).order_by(refusals.c.seq).limit(limit)
+    return [_refusal(row) for row in connection.execute(query)]
+
+
+def before(connection: Connection, since: int) -> int:
+    """The number of the newest that happened before an instant, of the log's newest; 0 where there is none."""
+    return int(
+        connection.execute(select(func.max(refusals.c.seq)).where(refusals.c.at < since)).scalar() or 0
+    )
 
 
 def purge(tx: Connection, before: int) -> int:

@@ -415,11 +415,76 @@ refusals = Table(
     Column("method", Text),
     Column("resource", Text),
     Column("dropped", BigInteger, nullable=False),  # how many before this one there was no room for
+    Column("fingerprint", Text, nullable=False),  # keyed; of what was presented and not proven, or empty
     sqlite_autoincrement=True,
 )
 Index("refusals_by_request", refusals.c.request_id)
 Index("refusals_by_key", refusals.c.key_id, refusals.c.seq)
 Index("refusals_by_account", refusals.c.account_id, refusals.c.seq)
+
+#: What was odd about requests that were let in, until the watch has read it.
+signals = Table(
+    "signals",
+    usage_file,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),  # use, browser
+    Column("keyspace", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("ip", Text),
+    Column("before", BigInteger),  # of a use: when the key was used last before it
+    sqlite_autoincrement=True,
+)
+
+#: The networks that each key was used from.
+networks = Table(
+    "networks",
+    usage_file,
+    Column("key_id", Text, nullable=False),
+    Column("network", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("key_id", "network"),
+)
+Index("networks_by_time", networks.c.at)
+
+#: One row: up to which refusal the watch has read.
+watched = Table(
+    "watched",
+    usage_file,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("refusal", BigInteger, nullable=False),
+)
+
+#: Signs of misuse. Of one thing that goes on there is one alert.
+alerts = Table(
+    "alerts",
+    usage_file,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("rule", Text, nullable=False),
+    Column("about", Text, nullable=False),  # the key, or the source
+    Column("severity", Text, nullable=False),
+    Column("act", Text, nullable=False),  # what is suggested
+    Column("state", Text, nullable=False),  # open, acknowledged, resolved
+    Column("account", Text),  # a username
+    Column("keyspace", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("key_id", Text, nullable=False),  # or empty
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("raised_at", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("evidence", Text, nullable=False),  # JSON
+    Column("acted_at", BigInteger),
+    Column("acted_by", Text),
+    sqlite_autoincrement=True,
+)
+Index("alerts_by_subject", alerts.c.rule, alerts.c.keyspace, alerts.c.about, alerts.c.seq)
+Index("alerts_by_key", alerts.c.key_id, alerts.c.seq)
+Index("alerts_by_account", alerts.c.account, alerts.c.seq)
 
 #: When a session was last seen. Not beside the session itself: a page view writes nothing to the keys file.
 seen = Table(

@@ -19,9 +19,10 @@ from sqlalchemy import (
 )
 
 from keywright.layout import Counts
-from keywright.store import refusals
+from keywright.store import refusals, signals
 from keywright.store.refusals import Refusal
 from keywright.store.schema import flushed, last_used, usage_days, usage_hours, usage_minutes
+from keywright.store.signals import Sign
 from keywright.times import DAY, SECOND
 
 _ADD: Final = text("""
@@ -94,10 +95,12 @@ def add(
     seen: Iterable[Seen],
     refused: Iterable[Refusal],
     now: int,
+    signs: Iterable[Sign] = (),
 ) -> bool:
     """Carry a worker's batch over; ``False`` where it had arrived before."""
     if tx.execute(_BATCH, {"worker": worker, "batch": batch, "at": now}).first() is None:
         return False
+    signals.add(tx, signs)  # before what is known of the last use changes
     for statement, rows in ((_ADD, counts), (_SEEN, seen)):
         values = [row._asdict() for row in sorted(rows, key=_place)]
         if values:
@@ -119,6 +122,28 @@ def last(connection: Connection, key_ids: Iterable[str]) -> dict[tuple[str, int]
         last_used.c.key_id.in_(list(key_ids))
     )
     return {(row.key_id, row.n): row.at for row in connection.execute(query)}
+
+
+def busiest(connection: Connection, since: int, least: int) -> list[tuple[str, str, str, str, int]]:
+    """Keys that were let in at least so often in the minutes since an instant: id, keyspace, environment, account, times."""
+    minutes, times = usage_minutes.c, func.sum(usage_minutes.c.count)
+    whose = minutes.key_id, minutes.keyspace, minutes.environment, minutes.account_id
+    counted = minutes.minute >= since, minutes.code == "ok", minutes.key_id != ""
+    found = connection.execute(select(*whose, times).where(*counted).group_by(*whose).having(times >= least))
+    return [(row[0], row[1], row[2], row[3], int(row[4])) for row in found]
+
+
+def highest(connection: Connection, key_id: str, since: int, until: int, span: int) -> int:
+    """The most that a key was let in within one of the spans of ``span`` microseconds from ``since`` to ``until``."""
+    minutes, times = usage_minutes.c, func.sum(usage_minutes.c.count)
+    place = (
+        (minutes.minute - since) / span
+        if connection.dialect.name == "sqlite"
+        else func.div(minutes.minute - since, span)
+    )
+    counted = minutes.key_id == key_id, minutes.code == "ok", minutes.minute >= since, minutes.minute < until
+    found = connection.execute(select(times).where(*counted).group_by(place))
+    return max((int(row[0]) for row in found), default=0)
 
 
 _TABLES: Final = ((usage_minutes, "minute"), (usage_hours, "hour"), (usage_days, "day"))

@@ -31,6 +31,7 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
     """Make the application over an open installation."""
     from keywright.server.api import (  # noqa: PLC0415  # they import what this package offers
         accounts,
+        alerts,
         audit,
         definitions,
         explorer,
@@ -47,7 +48,7 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
 
     nouns = (
         keys, accounts, keyspaces, definitions, management_keys, people, session, usage, refusals, audit,
-        webhooks, explorer, pages,
+        alerts, webhooks, explorer, pages,
     )  # fmt: skip
 
     app = Described(

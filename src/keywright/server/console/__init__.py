@@ -19,7 +19,18 @@ from keywright.errors import CallerError, KeywrightError, Unavailable
 from keywright.installation import Installation
 from keywright.server.bodies import CutOff, TooLarge, read_body
 from keywright.server.callers import PasswordNeeded, SecondFactorMissing, SignedOut, refuse_other_sites
-from keywright.server.console import accounts, assets, audit, entry, factor, keys, operator, people, words
+from keywright.server.console import (
+    accounts,
+    alerts,
+    assets,
+    audit,
+    entry,
+    factor,
+    keys,
+    operator,
+    people,
+    words,
+)
 from keywright.server.console.visits import Desk, Nobody, Page, Visit
 from keywright.settings import Settings
 
@@ -44,6 +55,7 @@ ROUTES: Final[tuple[Page, ...]] = (
     *factor.PAGES,
     *keys.PAGES,
     *people.PAGES,
+    *alerts.PAGES,
     *audit.PAGES,
     *accounts.PAGES,
     *operator.PAGES,

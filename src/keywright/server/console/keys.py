@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from keywright.desk.keys import is_secret
 from keywright.desk.once import Replay, read
 from keywright.errors import CallerError, Conflict, Invalid, KeywrightError
+from keywright.misuse import RULES
 from keywright.model import Ask, Issued, Key, Keyspace
 from keywright.presentations import example_url, presentations
 from keywright.schemes import SCHEMES, from_mapping
@@ -276,9 +277,15 @@ def detail(visit: Visit) -> Response:
         if visit.may("audit:read")
         else ()
     )
+    alerts = (
+        visit.opened.alerts.list(key=key.id, state="open", limit=10, reach=visit.reach).items
+        if visit.may("alerts:read", visit.space)
+        else ()
+    )
     return visit.page(
         "key.html",
         key=key,
+        alerts=[RULES[one.rule].sentence for one in alerts],
         state=words.status(key, visit.opened.clock()),
         sentence=words.sentence(_space(visit), key.access, key.scopes),
         days=_days(visit, key) if may_use else [],

@@ -60,6 +60,17 @@ SAID: Final = {
     "suspended": "Suspended. Every key of the account is refused.",
     "activated": "Active.",
     "account_created": "The account was made.",
+    "acknowledge": "Acknowledged: others see that you have seen it.",
+    "resolve": "Resolved. For its rule's quiet time nothing is raised of the same.",
+    "alert_disable": "The key is disabled. Requests with it are refused from now on.",
+    "alert_invalidate": "The key is invalidated, for ever.",
+}
+#: What one can do about an alert.
+ALERT_ACTS: Final = {
+    "acknowledge": "Acknowledge",
+    "resolve": "Resolve",
+    "disable": "Disable the key",
+    "invalidate": "Invalidate the key",
 }
 #: What can be confirmed, and the template that asks.
 CONFIRM: Final = ("rotate", "invalidate", "delete")
@@ -70,6 +81,8 @@ _RIGHTS: Final = {
     "people:read": "see who is a member",
     "people:write": "invite or change members",
     "audit:read": "see the audit trail",
+    "alerts:read": "see alerts",
+    "alerts:write": "see to alerts",
     "management-keys:read": "see management keys",
     "management-keys:write": "make or change management keys",
 }
@@ -108,6 +121,8 @@ _ACTS: Final = {
     "link.setup": "set the installation up",
     "link.invitation": "accepted an invitation",
     "link.reset": "chose a new password",
+    "alert.acknowledge": "acknowledged the alert",
+    "alert.resolve": "resolved the alert",
     "refused": "was refused",
 }
 
@@ -211,6 +226,7 @@ def label(space: Keyspace, name: str) -> str:
 
 #: Pages of an account beside its keys: what it takes to open one, what it is called, where it is.
 ACCOUNT_PAGES: Final = (
+    ("alerts:read", "Alerts", "alerts"),
     ("usage:read", "Usage", "usage"),
     ("people:read", "Members", "people"),
     ("management-keys:read", "Management keys", "management-keys"),
@@ -225,6 +241,7 @@ def operator_menu() -> list[Entry]:
         ("People", "people"),
         ("Keyspaces", "keyspaces"),
         ("Management keys", "management-keys"),
+        ("Alerts", "alerts"),
         ("Usage", "usage"),
         ("Audit trail", "audit"),
         ("Health", "health"),

@@ -61,6 +61,7 @@ def upgrade() -> None:
         sa.Column("method", sa.Text()),
         sa.Column("resource", sa.Text()),
         sa.Column("dropped", sa.BigInteger(), nullable=False),
+        sa.Column("fingerprint", TEXT, nullable=False),
         sqlite_autoincrement=True,
     )
     op.create_index("refusals_by_request", "refusals", ["request_id"])
@@ -79,6 +80,61 @@ def upgrade() -> None:
         sa.Column("at", sa.BigInteger(), nullable=False),
     )
     _webhooks()
+    _misuse()
+
+
+def _numbered() -> sa.Column[int]:
+    return sa.Column(
+        "seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
+    )
+
+
+def _misuse() -> None:
+    op.create_table(
+        "signals",
+        _numbered(),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        *(
+            sa.Column(name, TEXT, nullable=False)
+            for name in ("kind", "keyspace", "environment", "account_id", "key_id")
+        ),
+        sa.Column("ip", TEXT),
+        sa.Column("before", sa.BigInteger()),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "networks",
+        sa.Column("key_id", TEXT, nullable=False),
+        sa.Column("network", TEXT, nullable=False),
+        sa.Column("since", sa.BigInteger(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("key_id", "network"),
+    )
+    op.create_index("networks_by_time", "networks", ["at"])
+    op.create_table(
+        "watched",
+        sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("refusal", sa.BigInteger(), nullable=False),
+    )
+    op.create_table(
+        "alerts",
+        _numbered(),
+        sa.Column("id", TEXT, nullable=False, unique=True),
+        *(sa.Column(name, TEXT, nullable=False) for name in ("rule", "about", "severity", "act", "state")),
+        sa.Column("account", TEXT),
+        *(sa.Column(name, TEXT, nullable=False) for name in ("keyspace", "environment", "key_id")),
+        *(
+            sa.Column(name, sa.BigInteger(), nullable=False)
+            for name in ("first_at", "last_at", "raised_at", "count")
+        ),
+        sa.Column("evidence", TEXT, nullable=False),
+        sa.Column("acted_at", sa.BigInteger()),
+        sa.Column("acted_by", TEXT),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("alerts_by_subject", "alerts", ["rule", "keyspace", "about", "seq"])
+    op.create_index("alerts_by_key", "alerts", ["key_id", "seq"])
+    op.create_index("alerts_by_account", "alerts", ["account", "seq"])
 
 
 def _webhooks() -> None:

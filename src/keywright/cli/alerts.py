@@ -1,0 +1,123 @@
+"""``keywright alerts``: signs of misuse."""
+
+from typing import Any
+
+import click
+
+from keywright.cli.opening import (
+    InOrder,
+    Place,
+    actor,
+    anywhere,
+    anywhere_beside_key,
+    as_json,
+    print_json,
+    print_line,
+    print_record,
+    print_table,
+    reached,
+)
+
+#: What to type where a rule suggests it.
+_DO = {
+    "disable": "keywright keys disable {key}",
+    "rotate": "keywright keys rotate {key} --force",
+    "look": "",
+}
+
+
+@click.group("alerts", cls=InOrder)
+def command() -> None:
+    """Signs of misuse. They are found while `keywright serve` runs."""
+
+
+@command.command("list")
+@click.option("--account", help="About keys of one account.")
+@click.option("--keyspace", help="In one keyspace.")
+@click.option("--environment", help="In one environment.")
+@click.option("--key", help="About one key.")
+@click.option("--rule", help="Of one rule.")
+@click.option("--severity", type=click.Choice(["low", "medium", "high"]), help="Of one severity.")
+@click.option("--state", type=click.Choice(["open", "acknowledged", "resolved"]), help="In one state.")
+@click.option("--cursor", help="Where the last page ended.")
+@click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many.  [50]")
+@as_json
+@anywhere_beside_key
+def list_alerts(place: Place, *, as_json: bool, **narrow: Any) -> None:
+    """List the newest alerts."""
+    from keywright import shown
+
+    with reached(place) as installation:
+        page = installation.alerts.list(**narrow)
+    found = [shown.alert(one) for one in page.items]
+    if as_json:
+        print_json({"items": found, "next_cursor": page.next_cursor})
+        return
+    rows = [
+        (
+            one["id"],
+            one["severity"],
+            one["state"],
+            one["rule"],
+            one["about"],
+            one["count"],
+            one["last_at"][:19],
+        )
+        for one in found
+    ]
+    columns = ("ID", "SEVERITY", "STATE", "RULE", "ABOUT", "COUNT", "LAST SEEN")
+    print_table(columns, rows, nothing="no alerts")
+    if page.next_cursor:
+        click.echo(f"more: --cursor {page.next_cursor}", err=True)
+
+
+@command.command("get")
+@click.argument("alert_id")
+@as_json
+@anywhere
+def get(alert_id: str, place: Place, *, as_json: bool) -> None:
+    """Show one alert: what happened, what shows it, what to do."""
+    with reached(place) as installation:
+        _show(installation.alerts.get(alert_id), as_json=as_json)
+
+
+@command.command("acknowledge")
+@click.argument("alert_id")
+@as_json
+@anywhere
+def acknowledge(alert_id: str, place: Place, *, as_json: bool) -> None:
+    """Say that you have seen it."""
+    with reached(place) as installation:
+        _show(installation.alerts.acknowledge(alert_id, actor=actor()), as_json=as_json)
+
+
+@command.command("resolve")
+@click.argument("alert_id")
+@as_json
+@anywhere
+def resolve(alert_id: str, place: Place, *, as_json: bool) -> None:
+    """Say that it is dealt with; the same raises no other for a while."""
+    with reached(place) as installation:
+        _show(installation.alerts.resolve(alert_id, actor=actor()), as_json=as_json)
+
+
+def _show(alert: Any, *, as_json: bool) -> None:
+    from keywright import shown
+
+    found = shown.alert(alert)
+    if as_json:
+        print_json(found)
+        return
+    print_line(found["says"])
+    named = ("id", "severity", "state", "rule", "about", "key_name", "account", "keyspace", "environment")
+    times = ("count", "first_at", "last_at", "acted_at", "acted_by")
+    evidence = [(f"evidence: {name}", _told(value)) for name, value in found["evidence"].items()]
+    print_record([(name, found[name]) for name in (*named, *times)] + evidence)
+    if found["key"] and _DO[found["act"]]:
+        print_line(f"To stop it: {_DO[found['act']].format(key=found['key'])}")
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, dict):
+        return [f"{name} {times}" for name, times in value.items()]
+    return value

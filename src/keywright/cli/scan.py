@@ -1,0 +1,98 @@
+"""``keywright scan``: credentials in files, where they should not be. No database is asked, and nothing is sent."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from keywright import credential
+from keywright.cli.opening import as_json, print_json, print_line, working
+
+#: How much of a file is searched at once, and how much of it again with the next part: the longest credential and more.
+_PART = 1 << 20
+_OVERLAP = 256
+
+
+class _Found(NamedTuple):
+    path: str
+    line: int
+    id: str
+    kind: str
+
+
+@click.command("scan")
+@click.argument(
+    "paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True)
+)
+@click.option("--prefix", "prefixes", multiple=True, help="Only keys of this prefix. Repeatable.  [any]")
+@as_json
+@click.pass_context
+def command(ctx: click.Context, paths: tuple[Path, ...], prefixes: tuple[str, ...], *, as_json: bool) -> None:
+    """Find credentials in files and directories, by their shape and their checksum.
+
+    Exits with 1 where any is found. A secret is never printed. Dotted keys have no checksum, and are not looked for.
+    """
+    found: list[_Found] = []
+    unread: list[str] = []
+    with working("searching"):
+        for path in _files(paths):
+            try:
+                found += [one for one in _search(path) if not prefixes or _prefix(one.id) in prefixes]
+            except OSError as trouble:
+                unread.append(f"{path} cannot be read: {trouble.strerror}")
+    if as_json:
+        print_json({"items": [one._asdict() for one in found], "unread": unread})
+    else:
+        _tell(found, unread)
+    if found:
+        ctx.exit(1)
+
+
+def _tell(found: list[_Found], unread: list[str]) -> None:
+    for one in found:
+        print_line(f"{one.path}:{one.line}: {one.kind} {one.id}")
+    for line in unread:
+        print_line(line)
+    if found:
+        print_line(f"{len(found)} found. Rotate what is real: keywright keys rotate KEY_ID --force")
+    else:
+        print_line("none found")
+
+
+def _files(paths: tuple[Path, ...]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            for directory, _, names in os.walk(path):
+                yield from (one for name in sorted(names) if (one := Path(directory, name)).is_file())
+        else:
+            yield path
+
+
+def _search(path: Path) -> Iterator[_Found]:
+    """The credentials of one file, each once, with the line that it stands in."""
+    line, held, told = 1, b"", -1
+    with path.open("rb") as file:
+        begin = 0  # of ``held`` in the file
+        while part := file.read(_PART):
+            text = held + part
+            for match in credential.INSIDE.finditer(text):
+                value = match[0]
+                whole = match.end() < len(text) or not file.peek(1)
+                if begin + match.start() > told and whole and credential.checksum(value[:-6]) == value[-6:]:
+                    told = begin + match.start()
+                    yield _Found(str(path), line + text.count(b"\n", 0, match.start()), *_named(value))
+            held = text[-_OVERLAP:]
+            line += text.count(b"\n", 0, len(text) - len(held))
+            begin += len(text) - len(held)
+
+
+def _named(value: bytes) -> tuple[str, str]:
+    head, _, _ = value.decode("ascii").rpartition("_")
+    return (head, "a token of") if "_" in head else (head, "a pair's secret,")
+
+
+def _prefix(key_id: str) -> str:
+    head, _, more = key_id.partition("_")
+    return head if more else head.removesuffix("sec")
