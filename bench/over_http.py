@@ -22,7 +22,7 @@ import psutil
 from figure import Figure
 
 KEYWRIGHT = str(Path(sys.executable).with_name("keywright"))
-ROUNDS = 9
+ROUNDS = 7
 CONNECTIONS = 16
 CORES = sorted(os.sched_getaffinity(0))
 OWN, OTHER = 0, -1  # of these
@@ -61,8 +61,10 @@ class Server:
     def _port(self) -> int:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            if line.startswith("listening"):
-                return int(line.strip().replace("/", ":").rsplit(":", 1)[-1].rsplit(" ", 1)[-1])
+            found = re.match(r"listening (?:\d+$|.*?:(\d+)\b)", line)
+            if found is not None:
+                return int(found[1] or line.split()[1])
+        self.stop()
         raise SystemExit("a server did not start")
 
     def cpu(self) -> float:
