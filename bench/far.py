@@ -11,7 +11,7 @@ from keywright.model import Ask
 from postgres import SECRET, Server, served
 
 AT_ONCE = 32
-KEYS = 960
+KEYS = 640
 NAME = f"cold verification, PostgreSQL on loopback, {AT_ONCE} at once, CPU"
 
 
