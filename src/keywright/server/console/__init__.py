@@ -19,7 +19,7 @@ from keywright.errors import CallerError, KeywrightError, Unavailable
 from keywright.installation import Installation
 from keywright.server.bodies import CutOff, TooLarge, read_body
 from keywright.server.callers import PasswordNeeded, SignedOut, refuse_other_sites
-from keywright.server.console import accounts, assets, audit, entry, keys, operator, people, words
+from keywright.server.console import accounts, assets, audit, entry, keys, links, operator, people, words
 from keywright.server.console.visits import Desk, Nobody, Page, Visit
 from keywright.settings import Settings
 
@@ -46,6 +46,7 @@ ROUTES: Final[tuple[Page, ...]] = (
     *audit.PAGES,
     *accounts.PAGES,
     *operator.PAGES,
+    *links.PAGES,
 )
 
 
