@@ -14,7 +14,7 @@ READY := .venv/.ready
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 VENDORED := src/keywright/server/swagger_ui
 
-.PHONY: help browser run test check bench requirements proof format vendor clean
+.PHONY: help browser run test check bench requirements proof screenshots format vendor clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -52,6 +52,9 @@ requirements: $(READY) ## which rows of the requirements are proven, by which te
 
 proof: $(READY) ## the long and full-size fault runs
 	@KEYWRIGHT_PROOF=1 $(RUN)/pytest -m full -v
+
+screenshots: $(READY) browser ## the screens of the console, into docs/screenshots
+	@KEYWRIGHT_SCREENSHOTS=1 $(RUN)/pytest tests/test_console_walks.py
 
 format: $(READY) ## write the code the way the check wants it
 	@$(RUN)/ruff format --quiet . && $(RUN)/ruff check --fix --quiet .

@@ -11,9 +11,10 @@ from typing import Final
 
 import uvicorn
 
-from keywright.errors import CannotStart
+from keywright.errors import CannotStart, KeywrightError
 from keywright.installation import Installation
 from keywright.server.board import Place
+from keywright.server.deep_links import leads
 from keywright.server.hot import Hot
 from keywright.server.problems import App, Receive, Scope, Send
 from keywright.server.strict import Strict
@@ -25,6 +26,8 @@ from keywright.settings import Settings, is_loopback
 LOOK_EVERY: Final = 50
 #: How long a connection may be idle, in seconds: longer than proxies keep theirs, so that they are who closes them.
 IDLE_FOR: Final = 75
+#: Where no keyspace's deep link leads.
+_APIS: Final = ("/v1/", "/k/", "/docs", "/openapi.json", "/llms", "/.well-known/")
 
 
 def build(installation: Installation, settings: Settings, place: Place | None = None) -> Hot:
@@ -43,11 +46,23 @@ class _Behind:
     def __init__(self, installation: Installation, settings: Settings, watch: Watch) -> None:
         self._api = _Later(lambda: _api(installation, settings), watch)
         self._console = _Later(lambda: _console(installation, settings), watch)
+        self._installation = installation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        ours = path in {"/", "/console"} or path.startswith("/console/")
+        ours = path in {"/", "/console"} or path.startswith("/console/") or await self._is_linked(scope)
         await (self._console if ours else self._api)(scope, receive, send)
+
+    async def _is_linked(self, scope: Scope) -> bool:
+        """Whether somebody follows a keyspace's deep link; the API's own paths are none."""
+        path, query = scope["path"], scope["query_string"].decode("latin-1")
+        if scope["method"] != "GET" or path.startswith(_APIS):
+            return False
+        try:
+            spaces = await asyncio.to_thread(self._installation.keyspaces.list)
+        except KeywrightError:
+            return False
+        return any(leads(one.keyspace, path, query) for one in spaces)
 
 
 class _Later:

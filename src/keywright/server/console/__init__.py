@@ -27,6 +27,7 @@ from keywright.server.console import (
     entry,
     factor,
     keys,
+    links,
     operator,
     people,
     words,
@@ -59,6 +60,7 @@ ROUTES: Final[tuple[Page, ...]] = (
     *audit.PAGES,
     *accounts.PAGES,
     *operator.PAGES,
+    *links.PAGES,
 )
 
 

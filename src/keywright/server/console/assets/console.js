@@ -3,19 +3,19 @@
 // A button that copies the text of the element it is for, and says so.
 customElements.define("copy-button", class extends HTMLElement {
   connectedCallback() {
-    const button = this.querySelector("button");
+    const button = this.querySelector("button"), span = button.querySelector("span"), label = button.getAttribute("aria-label");
+    const say = (text, name) => { span.textContent = text; button.setAttribute("aria-label", name); };
     button.addEventListener("click", async () => {
       const text = document.getElementById(this.getAttribute("for")).textContent.replace(/\n$/, "");
-      const said = button.querySelector("span");
       try {
         await navigator.clipboard.writeText(text);
-        said.textContent = "Copied";
+        say("Copied", "Copied");
         this.dispatchEvent(new CustomEvent("copied", { bubbles: true }));
       } catch {
         getSelection().selectAllChildren(document.getElementById(this.getAttribute("for")));
-        said.textContent = "Press Ctrl+C";
+        say("Press Ctrl+C", "Press Ctrl+C");
       }
-      setTimeout(() => { said.textContent = "Copy"; }, 2000);
+      setTimeout(() => say("Copy", label), 2000);
     });
   }
 });
