@@ -80,7 +80,7 @@ REASONS = {
     "wrong_secret": ("invalid", "not its own", True),
     "checksum": ("invalid", "checksum", False),
     "no_carrier": ("missing", "no header", False),
-    "in_url": ("ambiguous", "in the address", False),
+    "in_url": ("ambiguous", "in the address", True),
     "deleted": ("invalid", "was deleted", True),
     "invalidated": ("invalidated", "for ever", True),
     "disabled": ("disabled", "is disabled", True),
