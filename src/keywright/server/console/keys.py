@@ -140,7 +140,8 @@ def create(visit: Visit) -> Response:
     space = _space(visit)
     try:
         asked = _asked(visit, space)
-        once = read([visit.form.get("once", "")], visit.caller.actor.id, f"POST {visit.path}", asked)
+        given = field(visit.form, "once")
+        once = read([given] if given else [], visit.caller.actor.id, f"POST {visit.path}", asked)
         issued = visit.opened.keys.create(
             **asked,
             account=visit.account,
