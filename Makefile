@@ -26,7 +26,7 @@ run: $(READY) ## five key systems and an example API on this machine, with curl 
 	@$(RUN)/keywright demo
 
 test: $(READY) ## every test
-	@$(RUN)/pytest
+	@$(RUN)/pytest -n logical --maxprocesses 4 --dist worksteal
 
 check: $(READY) ## format, lint, types, import rules, docs
 	@$(RUN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }

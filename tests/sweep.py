@@ -30,6 +30,7 @@ PLANTED = "test_a_row_planted"
 issued: set[bytes] = set()
 _found: list[str] = []
 _swept = 0
+_elsewhere = 0  # secrets that other processes of the run have issued
 
 
 def pytest_configure() -> None:
@@ -48,6 +49,8 @@ def pytest_configure() -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Search everything; a find fails the run."""
     global _swept  # noqa: PLW0603  # told at the very end
+    if _found and not issued:  # in other processes
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
     base: Path | None = getattr(getattr(session.config, "_tmp_path_factory", None), "_basetemp", None)
     if base is None or not issued:
         return
@@ -57,8 +60,21 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             continue
         _swept += 1
         _found.extend(f"{file.relative_to(base)}: {how}" for how in search(file, digests))
-    if _found:
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:  # one of several processes (pytest-xdist): the first one tells
+        output["sweep"] = (_found, _swept, len(issued))
+    elif _found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Take over what one of several processes has found."""
+    global _swept, _elsewhere  # told at the very end
+    output: dict[str, tuple[list[str], int, int]] = getattr(node, "workeroutput", {})
+    found, swept, issued_there = output.get("sweep", ([], 0, 0))
+    _found.extend(found)
+    _swept, _elsewhere = _swept + swept, _elsewhere + issued_there
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -68,7 +84,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for line in _found[:20]:
             terminalreporter.line(line)
     elif _swept:
-        terminalreporter.line(f"{_swept} files hold none of {len(issued)} secrets")
+        terminalreporter.line(f"{_swept} files hold none of {len(issued) + _elsewhere} secrets")
 
 
 def search(file: Path, digests: set[bytes]) -> Iterator[str]:
