@@ -172,3 +172,19 @@ def test_signing_in_leads_to_our_own_pages(door: Door, kw: Keywright, to: str) -
     )  # fmt: skip
 
     assert (reply.status, reply.get("location")) == (303, "/console/")
+
+
+@pytest.mark.requirement("F-24")
+def test_an_edit_changes_what_is_typed_and_nothing_else(door: Door, kw: Keywright) -> None:
+    """Name and description become what was typed; expiry and secret stay, and requests go on; a new key keeps none."""
+    headers = as_person(kw, begin(kw, "admin"))
+    key = make(kw, expires_at=kw.installation.clock() + 10**12)
+    at = f"/console/@globex/every/keys/{key.key.id}/edit"
+    form = {"name": "Renamed", "description": "Nightly", "access": "all", "expires": "keep"}
+
+    assert post(door, at, headers, **form).status == 303
+    after = kw.keys.get(key.key.id)
+
+    assert (after.name, after.description, after.expires_at) == ("Renamed", "Nightly", key.key.expires_at)
+    assert door.get("/k/every.production/whoami", bearer(key)).status == 200
+    assert post(door, "/console/@globex/every/keys", headers, **form, environment="production").status == 422
