@@ -182,6 +182,7 @@ def test_an_edit_changes_what_is_typed_and_nothing_else(door: Door, kw: Keywrigh
     at = f"/console/@globex/every/keys/{key.key.id}/edit"
     form = {"name": "Renamed", "description": "Nightly", "access": "all", "expires": "keep"}
 
+    assert door.get("/k/every.production/whoami", bearer(key)).status == 200
     assert post(door, at, headers, **form).status == 303
     after = kw.keys.get(key.key.id)
 
