@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from conftest import make
+from conftest import bearer, make
 from keywright import Issued, Keywright
 from keywright.model import Binding, Session
 from keywright.profiles import load, source
@@ -527,6 +527,22 @@ def test_a_pasted_secret_is_not_kept(door: Door, kw: Keywright, key: Issued) -> 
     assert token not in text(reply)
     assert key.key.id in text(reply)
     assert make_another.key.id not in text(reply)
+
+
+@pytest.mark.requirement("F-24")
+def test_an_edit_changes_what_is_typed_and_nothing_else(door: Door, kw: Keywright) -> None:
+    """Name and description become what was typed; expiry and secret stay, and requests go on; a new key keeps none."""
+    begun = begin(kw, "admin")
+    key = make(kw, expires_at=kw.installation.clock() + 10**12)
+    form = {"name": "Renamed", "description": "Nightly", "access": "all", "expires": "keep"}
+
+    assert door.get("/k/every.production/whoami", bearer(key)).status == 200
+    assert post(door, kw, f"{KEYS}/{key.key.id}/edit", begun, form).status == 303
+    after = kw.keys.get(key.key.id)
+
+    assert (after.name, after.description, after.expires_at) == ("Renamed", "Nightly", key.key.expires_at)
+    assert door.get("/k/every.production/whoami", bearer(key)).status == 200
+    assert post(door, kw, KEYS, begun, form | {"environment": "production"}).status == 422
 
 
 @pytest.mark.requirement("F-26", "F-27")

@@ -58,7 +58,7 @@ def test_a_tampered_cursor_leads_nowhere_else(at: int) -> None:
         {"account": "initech"},
         {"account": None},
         {"keyspace": "every"},
-        {"not_keyspace": "keywright"},
+        {"not_keyspaces": ("keywright",)},
         {"environment": "production"},
         {"state": "active"},
         {"team": "a"},

@@ -735,7 +735,7 @@ def key_and_account(kw: Keywright, key: Issued) -> tuple[object, ...]:
 
 @pytest.mark.security("H-02")
 def test_unknown_addresses_are_problems(door: Door, caller: dict[str, str]) -> None:
-    """An address that does not exist is 404 to a caller, and under ``/v1/`` 401 to anybody else; nothing redirects."""
+    """An address that does not exist is 404 to a caller, and under ``/v1/`` 401 to anybody else; none redirects."""
     for path in (
         "/v1/nothing",
         "/v1/",
@@ -747,8 +747,8 @@ def test_unknown_addresses_are_problems(door: Door, caller: dict[str, str]) -> N
     ):
         is_problem(door.get(path, caller), 404, "not_found")
         is_problem(door.get(path), 401, "missing")
+    assert door.get("/").get("location") == "/console/sign-in?to=%2F"  # a person's first page
     for path in (
-        "/",
         "/v1",
         "//v1/keys",
         "/V1/keys",

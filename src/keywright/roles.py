@@ -49,6 +49,10 @@ _GIVES: Final[dict[Role, frozenset[Role]]] = {
 OWN_ACTS: Final[frozenset[Role]] = frozenset({"developer"})
 
 
+#: Scopes over which a keyspace has a say. Usage, refusals and alerts name keys: whoever may not see those, does not see these.
+OVER_KEYS: Final = frozenset({"keys:read", "keys:write", "usage:read", "alerts:read", "alerts:write"})
+
+
 def may_give(giver: Role, role: Role) -> bool:
     """Whether a member may make somebody ``role``, or change or remove somebody who is."""
     return role in _GIVES.get(giver, ())
@@ -62,7 +66,7 @@ def needs_factor(asked_of: str, person: Person) -> bool:
 
 def closed(role: Role, scope: str, keyspaces: Collection[Keyspace]) -> frozenset[str]:
     """The keyspaces in which a role may not do what ``scope`` allows elsewhere."""
-    if scope not in ("keys:read", "keys:write", "alerts:read", "alerts:write"):
+    if scope not in OVER_KEYS:
         return frozenset()
     return frozenset(
         keyspace.name

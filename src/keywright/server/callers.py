@@ -97,7 +97,7 @@ class Caller(msgspec.Struct, frozen=True):
         """The same caller, reaching only the keyspaces in which their role has a scope."""
         if self.role is None:
             return self
-        shut = roles.closed(self.role, "keys:read" if scope == "usage:read" else scope, keyspaces)
+        shut = roles.closed(self.role, scope, keyspaces)
         return msgspec.structs.replace(self, reach=msgspec.structs.replace(self.reach, closed=shut))
 
 
@@ -133,12 +133,18 @@ def token_of(settings: Settings, scope: Scope) -> str | None:
     return None if found is None else found.value
 
 
-def of_person(installation: Installation, settings: Settings, scope: Scope, ip: str | None) -> Caller:
-    """The person whose cookie came with a request. Raises ``SignedOut``, ``CrossSite``, ``NotFound`` or ``Invalid``."""
+def signed_in(installation: Installation, settings: Settings, scope: Scope) -> Session:
+    """The session whose cookie came with a request. Raises ``SignedOut``."""
     token = token_of(settings, scope)
     session = None if token is None else installation.sessions.find(token)
     if session is None:
         raise SignedOut
+    return session
+
+
+def of_person(installation: Installation, settings: Settings, scope: Scope, ip: str | None) -> Caller:
+    """The person whose cookie came with a request. Raises ``SignedOut``, ``CrossSite``, ``NotFound`` or ``Invalid``."""
+    session = signed_in(installation, settings, scope)
     if scope["method"] not in _SAFE:
         refuse_other_sites(settings, scope)
         given = _header(scope, CSRF)

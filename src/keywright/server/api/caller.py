@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from keywright.desk.once import Once, read
 from keywright.installation import Installation
+from keywright.roles import OVER_KEYS
 from keywright.server.callers import Caller, PasswordNeeded, SecondFactorMissing, lacks_factor
 from keywright.settings import Settings
 
@@ -47,10 +48,12 @@ def needs(scope: str, *, fresh: bool = False, operator: bool = False) -> Any:
             raise SecondFactorMissing
         if scope not in found.scopes or (operator and not found.is_operator):
             raise Refused(scope, operator=operator)
-        keyspaces = [] if found.role is None else [one.keyspace for one in opened.keyspaces.list()]
-        within = found.within(scope, keyspaces)
-        if keyspaces and len(within.reach.closed) == len(keyspaces):
-            raise Refused(scope)
+        within = found
+        if found.role is not None and scope in OVER_KEYS:
+            keyspaces = [one.keyspace for one in opened.keyspaces.list()]
+            within = found.within(scope, keyspaces)
+            if keyspaces and len(within.reach.closed) == len(keyspaces):
+                raise Refused(scope)
         if fresh and found.session is not None and not opened.sessions.is_fresh(found.session):
             raise PasswordNeeded
         return within

@@ -20,7 +20,6 @@ from keywright.times import DAY, SECOND, parse_instant
 #: What the list can be narrowed to, and kept in the address.
 FILTERS: Final = ("environment", "state", "team", "application", "q", "sort", "cursor")
 EXPIRIES: Final = {"never": None, "7d": 7 * DAY, "30d": 30 * DAY, "90d": 90 * DAY, "365d": 365 * DAY}
-GRACES: Final = (0, 15 * 60, 3600, DAY, 7 * DAY)
 _HOURS: Final = 36
 _MOST_AT_ONCE: Final = 200
 
@@ -141,7 +140,8 @@ def create(visit: Visit) -> Response:
     space = _space(visit)
     try:
         asked = _asked(visit, space)
-        once = read([visit.form.get("once", "")], visit.caller.actor.id, f"POST {visit.path}", asked)
+        given = field(visit.form, "once")
+        once = read([given] if given else [], visit.caller.actor.id, f"POST {visit.path}", asked)
         issued = visit.opened.keys.create(
             **asked,
             account=visit.account,
@@ -186,8 +186,8 @@ def _matrix(space: Keyspace) -> dict[str, list[tuple[str, str, bool]]]:
     return found
 
 
-def _asked(visit: Visit, space: Keyspace) -> dict[str, Any]:
-    """What the form asks, as the desk takes it. Raises ``Invalid``."""
+def _asked(visit: Visit, space: Keyspace, *, editing: bool = False) -> dict[str, Any]:
+    """What the form asks, as the desk takes it; one that edits may keep the expiry. Raises ``Invalid``."""
     form = visit.form
     asked: dict[str, Any] = {
         name: field(form, name)
@@ -203,7 +203,7 @@ def _asked(visit: Visit, space: Keyspace) -> dict[str, Any]:
         asked["allowed_ips"] = form["allowed_ips"].split() or None
     if field(form, "metadata"):
         asked["metadata"] = _json(form["metadata"])
-    if "expires" in form:
+    if "expires" in form and not (editing and form["expires"] == "keep"):
         asked |= _expiry(form, space, visit.opened.clock())
     return asked
 
@@ -339,9 +339,7 @@ def edit(visit: Visit) -> Response:
     """Change a key. Its secret and its environment stay as they are."""
     key = _key(visit)
     try:
-        asked = (
-            _asked(visit, _space(visit)) if visit.form.get("expires") != "keep" else _asked_but_expiry(visit)
-        )
+        asked = _asked(visit, _space(visit), editing=True)
         asked.pop("environment", None)
         if asked.get("access") not in (None, "restricted"):
             asked["scopes"] = None
@@ -349,15 +347,6 @@ def edit(visit: Visit) -> Response:
     except CallerError as wrong:
         return _edit_page(visit, key, str(wrong), wrong.status)
     return visit.go(visit.keys_at(key.id), said="edited")
-
-
-def _asked_but_expiry(visit: Visit) -> dict[str, Any]:
-    kept = visit.form
-    visit.form = Typed({name: value for name, value in kept.items() if name != "expires"})
-    try:
-        return _asked(visit, _space(visit))
-    finally:
-        visit.form = kept
 
 
 # --------------------------------------------------------------------------------------------------- what is done to a key
@@ -375,7 +364,7 @@ def _confirm_page(visit: Visit, problem: str, status: int) -> Response:
     key = _key(visit)
     used_lately = key.last_used_at is not None and visit.opened.clock() - key.last_used_at < DAY * SECOND
     return visit.page(
-        f"{act}.html", status=status, key=key, problem=problem, used_lately=used_lately, graces=GRACES,
+        f"{act}.html", status=status, key=key, problem=problem, used_lately=used_lately,
         calls=_calls_today(visit, key),
     )  # fmt: skip
 

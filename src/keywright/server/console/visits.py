@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from keywright import __version__, roles
 from keywright.desk.grants import Reach
-from keywright.errors import Forbidden, Invalid, NotFound
+from keywright.errors import Forbidden, NotFound
 from keywright.installation import Installation
 from keywright.model import Account, Actor, Keyspace, Person
 from keywright.server.callers import (
@@ -20,12 +20,11 @@ from keywright.server.callers import (
     CrossSite,
     PasswordNeeded,
     SecondFactorMissing,
-    SignedOut,
     csrf_token,
     lacks_factor,
     refuse_other_sites,
+    signed_in,
     standing,
-    token_of,
 )
 from keywright.server.console import assets, drawing, words
 from keywright.server.proxies import canonical
@@ -159,12 +158,8 @@ class Visit(Nobody):
     @classmethod
     def of(cls, desk: Desk, page: Page, request: Request, body: bytes) -> Self:
         """Whoever visits a page. Raises ``SignedOut``, ``CrossSite``, ``Forbidden``, ``NotFound`` or ``PasswordNeeded``."""
-
         visit = cls(desk, request, body)
-        token = token_of(desk.settings, request.scope)
-        session = None if token is None else desk.opened.sessions.find(token)
-        if session is None:
-            raise SignedOut
+        session = signed_in(desk.opened, desk.settings, request.scope)
         actor = Actor("person", session.person.id, visit.ip, visit.request_id)
         visit.account = request.path_params.get("account")
         if page.operator and not session.person.operator:
@@ -244,8 +239,7 @@ class Visit(Nobody):
             return False
         if self.caller.role is None or space is None:
             return True
-        asked = "keys:read" if scope == "usage:read" else scope
-        return space.name not in roles.closed(self.caller.role, asked, [space])
+        return space.name not in roles.closed(self.caller.role, scope, [space])
 
     @property
     def home(self) -> str:
@@ -307,14 +301,4 @@ def field(form: Mapping[str, str], name: str) -> str | None:
     return form.get(name, "").strip() or None
 
 
-def whole(form: Mapping[str, str], name: str) -> int | None:
-    """A whole number of a form. Raises ``Invalid``."""
-    text = field(form, name)
-    if text is None:
-        return None
-    if not text.isascii() or not text.isdigit() or len(text) > 12:
-        raise Invalid("is a whole number", path=name)
-    return int(text)
-
-
-__all__ = ["EVERYWHERE", "Desk", "Nobody", "Page", "Typed", "Visit", "field", "whole"]
+__all__ = ["EVERYWHERE", "Desk", "Nobody", "Page", "Typed", "Visit", "field"]
