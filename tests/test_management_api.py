@@ -89,7 +89,7 @@ def alerted(kw: Keywright) -> str:
         seq=0, id=f"al_{token_hex(8)}", key_id=key_id, count=10, evidence={}, **what, **place, **times
     )
     with kw.installation.database.write("usage") as tx:
-        alerts.add(tx, one, None)
+        alerts.add(tx, one)
     return one.id
 
 
