@@ -125,8 +125,11 @@ def test_a_websocket_is_closed(kw: Keywright, key: Issued) -> None:
 SQL = [
     "'", "''", '"', "`", "\\", "';--", "' OR '1'='1", "' OR 1=1 --", '" OR ""="', "1; DROP TABLE keys", "'; DROP TABLE keys; --",
     "' UNION SELECT mac FROM secrets --", "') OR ('1'='1", "%", "_", "%' ESCAPE '%", "x' AND sleep(5) --", "'||pg_sleep(5)||'",
-    ":id", "?", "%s", "%(id)s", "$1", "{0}", "/**/", "0x27", "\u02bc OR 1=1", "keys.name", "NULL", "\\'; --",
+    ":id", "?", "%s", "%(id)s", "$1", "{0}", "/**/", "0x27", "\u02bc OR 1=1", "keys.name", "NULL", "\\'; --", "\x00",
 ]  # fmt: skip
+
+
+NOUNS = ("keys", "accounts", "keyspaces", "management-keys", "people", "webhooks", "alerts")
 
 
 @pytest.mark.stores
@@ -149,6 +152,7 @@ def test_no_text_becomes_a_statement(kw: Keywright, key: Issued) -> None:
     def everywhere(text: str) -> list[int]:
         from urllib.parse import quote
 
+        ours = {"Sec-Fetch-Site": "same-origin"}
         bare, gate = quote(text, safe=""), text.encode().decode("latin-1")
         new = {
             "keyspace": "every",
@@ -169,7 +173,7 @@ def test_no_text_becomes_a_statement(kw: Keywright, key: Issued) -> None:
                 *(door.get(GATE, FAMILY | {name: gate}).status for name in ("X-Token", "Authorization", "X-API-KEY")),
                 door.get(f"/authz/forward/{bare}", FAMILY).status,
                 door.get(f"/k/{bare}.production/whoami", bearer(key)).status,
-                *(door.get(f"/v1/{noun}/{bare}", caller).status for noun in ("keys", "accounts", "keyspaces", "management-keys")),
+                *(door.get(f"/v1/{noun}/{bare}", caller).status for noun in NOUNS),
                 *(
                     door.get(f"/v1/keys?{name}={bare}", caller).status
                     for name in ("q", "sort", "cursor", "account", "keyspace", "environment", "state", "team", "application")
@@ -181,6 +185,10 @@ def test_no_text_becomes_a_statement(kw: Keywright, key: Issued) -> None:
                 door.json("POST", "/v1/keys", new | {"access": "restricted", "scopes": [text]}, caller).status,
                 door.json("POST", f"/v1/keys/{bare}/rotate", {}, caller).status,
                 door.json("POST", "/v1/accounts", {"username": text}, caller).status,
+                door.get(f"/v1/people/{bare}%40x.example", caller).status,
+                door.json("POST", "/v1/people", {"email": text, "account": text, "role": text}, caller).status,
+                door.json("POST", "/v1/session", {"email": text, "password": text}, ours).status,
+                door.json("POST", "/v1/session/follow", {"token": text, "password": text}, ours).status,
             ]  # fmt: skip
 
     event.listen(Engine, "before_cursor_execute", note)

@@ -10,6 +10,7 @@ from psycopg import AsyncConnection, Connection, OperationalError, ProgrammingEr
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
+from psycopg.types.string import StrDumperUnknown
 
 T = TypeVar("T")
 
@@ -51,6 +52,13 @@ class AsyncPatient(AsyncConnection[Any]):
             raise
 
 
+class _Text(StrDumperUnknown):
+    """PostgreSQL keeps no NUL, and no text of ours holds one: what is asked for with one is not found, as on SQLite."""
+
+    def dump(self, obj: str) -> Any:  # noqa: D102
+        return super().dump(obj.replace("\0", "\ufffd") if "\0" in obj else obj)
+
+
 def what_is_wrong(conninfo: str) -> str:
     """Why libpq cannot read an address, without the address; nothing where it can."""
     try:
@@ -64,6 +72,7 @@ def for_transactions(conninfo: str, patience: float) -> Patient:
     """A connection that begins a transaction with its first statement, as SQLAlchemy wants it."""
     made = connect(conninfo, patience)
     made.autocommit = False
+    made.adapters.register_dumper(str, _Text)
     return made
 
 
