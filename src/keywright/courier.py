@@ -11,12 +11,12 @@ To one endpoint messages are first sent in the order in which things happened; o
 import json
 import logging
 import os
-import random
 import secrets
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
+from secrets import SystemRandom
 from typing import Any, Final
 
 from keywright import addresses, events
@@ -44,6 +44,7 @@ MOST_A_SECOND: Final = 10
 KEPT: Final = 30 * DAY  # seconds that a delivery stays in the log
 
 EVERY: Final = 0.5  # seconds between two rounds
+_DICE: Final = SystemRandom()
 LEASE: Final = 10  # seconds
 RENEWED_EVERY: Final = 3  # seconds
 AT_ONCE: Final = 8  # endpoints
@@ -64,7 +65,7 @@ class Courier:
         clock: Callable[[], int],
         *,
         post: Post | None = None,
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] = _DICE.random,
     ) -> None:
         self._database = database
         self._webhooks = webhooks

@@ -5,12 +5,12 @@ holds nobody up: a verification without a lease asks by itself (``freshness``).
 """
 
 import os
-import random
 import secrets
 import select
 import threading
 import time
 from collections.abc import Callable
+from secrets import SystemRandom
 from typing import TYPE_CHECKING, Final
 
 from keywright import leases
@@ -148,7 +148,7 @@ class Feed:
             patience = leases.CONNECTING if connecting else leases.PATIENCE
             self.lease.failed(began, now, patience=patience, breather=leases.FEED_BREATHER)
         if self._failures > 1:
-            select.select([self._waker], [], [], random.uniform(*PAUSE))  # noqa: S311  # jitter
+            select.select([self._waker], [], [], SystemRandom().uniform(*PAUSE))
 
     def _hang_up(self) -> None:
         line, self._line = self._line, None

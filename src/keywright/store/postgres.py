@@ -55,7 +55,7 @@ class AsyncPatient(AsyncConnection[Any]):
 class _Text(StrDumperUnknown):
     """PostgreSQL keeps no NUL, and no text of ours holds one: what is asked for with one is not found, as on SQLite."""
 
-    def dump(self, obj: str) -> Any:  # noqa: D102
+    def dump(self, obj: str) -> Any:
         return super().dump(obj.replace("\0", "\ufffd") if "\0" in obj else obj)
 
 

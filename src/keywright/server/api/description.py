@@ -68,7 +68,7 @@ _SAYS: Final = {
     413: "The body is too large.",
     415: "The body is not application/json.",
     422: "A field or a parameter is not acceptable; errors name it.",
-    429: "A limit of the key is used up for now.",
+    429: "A limit of the key is used up for now, or too many attempts to prove who one is have failed.",
     503: "The store does not answer; try again.",
 }
 _ANY: Final = {"application/json": {"schema": {"type": "object"}}}
@@ -194,7 +194,7 @@ def _describe(document: dict[str, Any]) -> dict[str, Any]:
             if method in ("post", "patch", "delete"):
                 statuses |= {404, 409}
             if "requestBody" in operation:
-                statuses |= {400, 413, 415}
+                statuses |= {400, 413, 415} | ({429} if path.startswith("/v1/session") else set())
             operation["responses"] = {
                 status: answer for status, answer in operation["responses"].items() if status[0] == "2"
             } | {str(status): _error(status) for status in sorted(statuses)}
