@@ -10,6 +10,7 @@ from psycopg import AsyncConnection, Connection, OperationalError, ProgrammingEr
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
+from psycopg.types.numeric import Int8Dumper
 from psycopg.types.string import StrDumperUnknown
 
 T = TypeVar("T")
@@ -73,6 +74,7 @@ def for_transactions(conninfo: str, patience: float) -> Patient:
     made = connect(conninfo, patience)
     made.autocommit = False
     made.adapters.register_dumper(str, _Text)
+    made.adapters.register_dumper(int, Int8Dumper)  # by itself as small as it fits: 20,000 + 20,000 was out of range
     return made
 
 
