@@ -29,7 +29,7 @@ from processes import Door as Connection
 from surfaces import Door, exchange, manager, request, served, server, statuses, token
 from test_cli_serve import KEY
 from test_management_api import ROUTES, filled
-from test_management_api import door as on_things  # noqa: F401
+from test_management_api import door as on_things  # noqa: F401  # a fixture
 
 FULL = bool(os.environ.get("KEYWRIGHT_PROOF"))
 FAMILY = {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/x"}
@@ -86,7 +86,7 @@ STEP = 1 if FULL else 20
 
 @pytest.mark.security("T-09")
 @pytest.mark.parametrize("name", ROUTES)
-def test_no_spelling_opens_a_route(on_things: Door, kw: Keywright, key: Issued, name: str) -> None:
+def test_no_spelling_opens_a_route(on_things: Door, kw: Keywright, key: Issued, name: str) -> None:  # noqa: F811
     """Of 500 spellings of every route none is answered, to nobody or to a customer's key, as it is to who may."""
     method, _, path = name.partition(" ")
     asked = list(dict.fromkeys(spellings(filled(on_things, path, key.key.id))))

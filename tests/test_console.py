@@ -11,11 +11,12 @@ from secrets import token_hex
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+import pyotp
 import pytest
 
 from conftest import bearer, make
 from keywright import Issued, Keywright
-from keywright.model import Binding, Session
+from keywright.model import Actor, Binding, Session
 from keywright.profiles import load, source
 from keywright.roles import RIGHTS, ROLES
 from keywright.server import console
@@ -24,6 +25,7 @@ from keywright.server.console import HEADERS
 from keywright.testing import Clock, copied
 from people import PASSWORD, as_person, begin, member
 from surfaces import Door, Reply, manager, server
+from test_management_api import alerted
 
 EVERYBODY = (*ROLES, "operator", "nobody", "foreign")
 KEYS = "/console/@globex/every/keys"
@@ -72,7 +74,7 @@ class Things:
     """What a page is used on: made new for each visit, so that none depends on what another did."""
 
     def __init__(self, kw: Keywright, begun: Begun | None) -> None:
-        self.kw = kw
+        self.kw, self.begun = kw, begun
         self.session = "" if begun is None else begun[1].id
 
     @property
@@ -114,14 +116,37 @@ class Things:
         )
         return invited.token
 
+    @property
+    def alert(self) -> str:
+        """An alert about a key of globex."""
+        return alerted(self.kw)
+
+    @property
+    def code(self) -> str:
+        """What the authenticator shows that is being set up."""
+        return "000000" if self.begun is None else code(self.kw, self.begun)
+
+
+def code(kw: Keywright, begun: Begun) -> str:
+    """The first code of a second factor that somebody sets up."""
+    offered = kw.installation.factors.begin(begun[1], actor=Actor("person", "test"))
+    return pyotp.TOTP(offered.secret).at(kw.installation.clock() // 1_000_000)
+
+
+def armed(kw: Keywright, begun: Begun) -> Begun:
+    """The same person, with a second factor."""
+    done = kw.installation.factors.confirm(begun[1], code(kw, begun), actor=Actor("person", "test"))
+    return done.token, done.session
+
 
 class Entry(NamedTuple):
-    """A page's entry: how it is answered where it opens, the form it is sent, and what stands in its path."""
+    """A page's entry: how it is answered where it opens, the form it is sent, what stands in its path, and for whom."""
 
     status: int = 200
     form: Callable[[Things], Any] = lambda _things: {}
     thing: Callable[[Things], str] = lambda _things: ""
     ends_session: bool = False
+    armed: bool = False  # it wants somebody with a second factor
 
 
 def a_key(things: Things) -> str:
@@ -156,6 +181,11 @@ PAGES: dict[str, Entry] = {
         lambda _: {"current": PASSWORD, "password": PASSWORD + " 2", "again": PASSWORD + " 2"},
         ends_session=True,
     ),
+    "GET /console/me/factor": Entry(),
+    "POST /console/me/factor": Entry(),
+    "POST /console/me/factor/confirm": Entry(200, lambda things: {"code": things.code}, ends_session=True),
+    "POST /console/me/factor/codes": Entry(armed=True),
+    "POST /console/me/factor/remove": Entry(303, armed=True),
     "GET /console/prove": Entry(),
     "POST /console/prove": Entry(303, lambda _: {"password": PASSWORD}, ends_session=True),
     "GET /console/@{account}": Entry(),
@@ -185,6 +215,14 @@ PAGES: dict[str, Entry] = {
     "POST /console/operator/people/{person}": Entry(
         303, lambda _: {"act": "disable"}, lambda things: things.person
     ),
+    "GET /console/@{account}/alerts": Entry(),
+    "POST /console/@{account}/alerts/{alert_id}": Entry(
+        303, lambda _: {"act": "acknowledge"}, lambda things: things.alert
+    ),
+    "GET /console/operator/alerts": Entry(),
+    "POST /console/operator/alerts/{alert_id}": Entry(
+        303, lambda _: {"act": "resolve"}, lambda things: things.alert
+    ),
     "GET /console/@{account}/audit": Entry(),
     "GET /console/operator/audit": Entry(),
     "GET /console/@{account}/usage": Entry(),
@@ -210,7 +248,7 @@ def address(path: str, thing: str) -> str:
     if path == "/{link:path}":
         return "/settings?tab=api-webhooks"
     filled = {"account": "globex", "keyspace": "every", "act": "delete", "username": "initech"}
-    filled |= dict.fromkeys(("key_id", "person"), thing)
+    filled |= dict.fromkeys(("key_id", "person", "alert_id"), thing)
     return re.sub(r"\{(\w+)\}", lambda found: filled[found[1]], path)
 
 
@@ -251,7 +289,9 @@ def test_every_page_opens_or_refuses(door: Door, kw: Keywright, who: str) -> Non
     staying, wrong = person(kw, who), {}
     for n, (name, entry) in enumerate(PAGES.items()):
         page = ROUTES[name]
-        begun = person(kw, who, n + 1) if entry.ends_session else staying
+        begun = person(kw, who, n + 1) if entry.ends_session or entry.armed else staying
+        if entry.armed and begun is not None:
+            begun = armed(kw, begun)
         things = Things(kw, begun)
         path = address(page.path, entry.thing(things))
         if page.method == "GET":
@@ -584,6 +624,7 @@ BODIES: dict[str, Callable[[Things, str], dict[str, Any]]] = {
     "POST /console/link/follow": lambda things, _: {"token": things.link, "password": PASSWORD},
     "POST /console/prove": lambda *_: {"password": PASSWORD},
     "POST /console/me/password": lambda *_: {"current": PASSWORD, "password": PASSWORD + " 3"},
+    "POST /console/me/factor/confirm": lambda things, _: {"code": things.code},
     f"POST {AT}": lambda *_: {
         "name": "CRM sync", "access": "all", "keyspace": "every", "environment": "production", "account": "globex"
     },
@@ -653,8 +694,9 @@ def test_what_a_screen_does_the_api_does(shared: tuple[Keywright, Door], page: s
 
 def _by_page(door: Door, kw: Keywright, page: str) -> Any:
     name, form = DONE.get(page, (page, None))
-    begun = begin(kw, "operator", email=f"{token_hex(4)}@example.com")
-    things, entry = Things(kw, begun), PAGES[name]
+    entry = PAGES[name]
+    begun = _operator(kw, entry)
+    things = Things(kw, begun)
     path = address(page.partition(" ")[2], entry.thing(things))
     if page.startswith("GET"):
         reply = door.get(path, signed_in(begun))
@@ -668,16 +710,21 @@ def _by_page(door: Door, kw: Keywright, page: str) -> Any:
     return _acts(kw, begun_at)
 
 
+def _operator(kw: Keywright, entry: Entry) -> Begun:
+    begun = begin(kw, "operator", email=f"{token_hex(4)}@example.com")
+    return armed(kw, begun) if entry.armed else begun
+
+
 def _by_call(door: Door, kw: Keywright, page: str) -> Any:
     method, path = TABLE[page]
-    begun = begin(kw, "operator", email=f"{token_hex(4)}@example.com")
-    things, entry = Things(kw, begun), PAGES[DONE.get(page, (page, None))[0]]
+    entry = PAGES[DONE.get(page, (page, None))[0]]
+    begun = _operator(kw, entry)
+    things = Things(kw, begun)
     thing = Things.key.fget(things) if page.endswith("bulk") else entry.thing(things)  # type: ignore[attr-defined]
     if page.endswith("{username}"):
         thing = kw.accounts.create(f"a{token_hex(4)}").username
-    target = path.format(
-        key_id=thing, person_id=thing, management_key_id=thing, username=thing, session_id=things.session
-    )
+    names = ("key_id", "person_id", "management_key_id", "username", "alert_id")
+    target = path.format(**dict.fromkeys(names, thing), session_id=things.session)
     headers = as_person(kw, begun)
     if path == "/v1/verify":
         headers = manager(kw)
@@ -688,10 +735,8 @@ def _by_call(door: Door, kw: Keywright, page: str) -> Any:
         assert reply.status == 200, reply.body
         return reply
     body = BODIES.get(page)
-    begun_at = kw.installation.trail.head().seq
     document = None if body is None else body(things, thing)
-    if document is not None and "token" in document:
-        begun_at = kw.installation.trail.head().seq
+    begun_at = kw.installation.trail.head().seq
     reply = (
         door.send(method, target, headers)
         if document is None

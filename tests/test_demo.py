@@ -280,7 +280,7 @@ def test_its_files_hold_no_secret_but_what_it_printed(demo: Demo) -> None:
 
     assert len(secrets) > 5
     assert directory.stat().st_mode & 0o077 == 0
-    for file in directory.iterdir():
+    for file in (file for file in directory.rglob("*") if file.is_file()):
         held = file.read_bytes()
         found = [secret for secret in secrets if secret.encode() in held]
         assert not found or file.name == "printed.txt"

@@ -182,7 +182,9 @@ def person(said: dict[str, Any]) -> Person:
         for one in said["memberships"]
     )
     times = {name: parse_instant(said[name]) for name in ("created_at", "updated_at")}
-    return Person(**{**said, **times, "memberships": memberships})
+    known = {name: value for name, value in said.items() if name != "second_factor_since"}
+    since = instant(said["second_factor_since"])
+    return Person(**{**known, **times, "memberships": memberships, "factor_since": since})
 
 
 def invited(said: dict[str, Any]) -> InvitedThere:

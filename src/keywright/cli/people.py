@@ -60,7 +60,7 @@ def command() -> None:
     help="Take their password from standard input, instead of making a link.",
 )
 @as_json
-@where
+@anywhere
 def create(
     email: str,
     name: str | None,

@@ -74,7 +74,9 @@ def for_transactions(conninfo: str, patience: float) -> Patient:
     made = connect(conninfo, patience)
     made.autocommit = False
     made.adapters.register_dumper(str, _Text)
-    made.adapters.register_dumper(int, Int8Dumper)  # by itself as small as it fits: 20,000 + 20,000 was out of range
+    made.adapters.register_dumper(
+        int, Int8Dumper
+    )  # by itself as small as it fits: 20,000 + 20,000 was out of range
     return made
 
 

@@ -17,6 +17,7 @@ PLAIN: Final = "text/plain; charset=utf-8"
 MARKDOWN: Final = "text/markdown; charset=utf-8"
 _SUMMARY: Final = "Keywright makes, checks and looks after the API keys of a product: library, server and command in one package."
 _WORD: Final = re.compile(r"[a-z0-9_-]{2,}")
+_PICTURE: Final = re.compile(r"^!\[[^\]]*\]\([^)]*\)\n+", re.MULTILINE)
 #: Words that say nothing about what is asked.
 _COMMON: Final = frozenset(
     [
@@ -66,12 +67,12 @@ _ANNOUNCED: Final = "> The index of every page: [llms.txt](/llms.txt)\n\n"
 
 @cache
 def pages() -> dict[str, str]:
-    """Every page by its name: in the wheel beside this package, in a checkout in ``docs/``."""
+    """Every page by its name: in the wheel beside this package, in a checkout in ``docs/``. Pictures stay there."""
     package = Path(__file__).resolve().parents[2]
     for folder in (package / "docs", package.parents[1] / "docs"):
         found = {file.stem: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.md"))}
         if found:
-            return found
+            return {name: _PICTURE.sub("", text) for name, text in found.items()}
     return {}
 
 
