@@ -68,13 +68,7 @@ MEANT: dict[str, dict[str, Any]] = {
     "POST /v1/keys/{key_id}/rotate": {"grace_seconds": 60, "start": "now", "force": True},
     "POST /v1/management-keys/{management_key_id}/rotate": {"grace_seconds": 60, "force": True},
     "POST /v1/keys/{key_id}/invalidate": {"reason": "leaked"},
-    "POST /v1/people": {
-        "email": "fuzz@globex.example",
-        "account": "globex",
-        "role": "analyst",
-        "operator": False,
-    }
-    | {"name": None, "access": None, "scopes": None},
+    "POST /v1/people": {"email": "fuzz@globex.example", "account": "globex", "role": "analyst"},
     "PATCH /v1/people/{person_id}": {"account": "globex", "role": "auditor"},
     "PATCH /v1/keys/{key_id}": {"name": "Fuzz"},
     "POST /v1/session": {"email": "ana@globex.example", "password": PASSWORD, "code": ""},
@@ -99,7 +93,7 @@ BOUNDED = partial(
 )
 
 
-def described(kw: Keywright) -> tuple[BaseSchema, Callable[[Any], dict[str, str]]]:
+def described(kw: Keywright) -> tuple[BaseSchema, Callable[[Any], dict[str, str]], dict[str, str]]:
     """The document, with half of its ids those of things that there are; and who calls an operation."""
     config = schemathesis.Config.from_dict(CONFIG)
     schema = schemathesis.openapi.from_asgi("/openapi.json", server(kw), config=config)
@@ -135,7 +129,7 @@ def described(kw: Keywright) -> tuple[BaseSchema, Callable[[Any], dict[str, str]
             return person.headers()
         return customers if case.path.startswith(("/k/", "/authz/")) else managers
 
-    return schema, headers
+    return schema, headers, ids
 
 
 class Visitor:
@@ -162,7 +156,7 @@ class Visitor:
 
 def fuzz(kw: Keywright, examples: int, number: int) -> set[str]:
     """Try every operation with so many examples; the operations that never accepted one."""
-    schema, headers = described(kw)
+    schema, headers, ids = described(kw)
     links = Visitor(kw)
     following = {"token": links.link(), "password": PASSWORD, "code": "", "email": None, "name": None}
     meant_here = MEANT | {
@@ -181,6 +175,9 @@ def fuzz(kw: Keywright, examples: int, number: int) -> set[str]:
             meant = meant_here.get(case.operation.label)
             if meant and next(turn) and case.meta.generation.mode.is_positive:
                 case.body = meant
+                case.path_parameters = {
+                    name: ids.get(name, value) for name, value in case.path_parameters.items()
+                }
             if case.operation.label == "DELETE /v1/people/{person_id}" and next(turn):
                 case.query = {"account": "globex"}
             response = case.call_and_validate(headers=headers(case))
@@ -198,7 +195,7 @@ def _ends(operation: Any) -> tuple[bool, bool]:
 
 def walk(kw: Keywright, walks: int, number: int) -> None:
     """Follow what one answer names into the next request, as its links say."""
-    schema, headers = described(kw)
+    schema, headers, _ = described(kw)
 
     class Walk(schema.as_state_machine()):  # type: ignore[misc]
         def get_call_kwargs(self, case: Any) -> dict[str, Any]:
