@@ -63,12 +63,13 @@ def say(**said: Any) -> None:
 @contextmanager
 def opened(url: str, *, standing: bool = False) -> Iterator[Any]:
     """The installation of the test, on the wall clock, or on one that stands still."""
-    from keywright.installation import Keywright, wall_clock
+    from keywright.clock import process_clock
+    from keywright.installation import Keywright
     from keywright.testing import Clock
     from postgres import SECRET
 
     secret = None if url.startswith("sqlite") else SECRET
-    clock = Clock() if standing else wall_clock
+    clock = Clock() if standing else process_clock
     with Keywright(url, keyspace="every", environment="production", secret=secret, clock=clock) as kw:
         yield kw
 

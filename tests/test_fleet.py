@@ -19,8 +19,7 @@ import pytest
 from child import Child
 from conftest import again, bearer, make, sql
 from keywright import Keywright
-from keywright.feed import boottime
-from keywright.installation import wall_clock
+from keywright.clock import boottime, process_clock
 from keywright.model import Propagation
 from keywright.store import workers
 from keywright.testing import Clock
@@ -309,7 +308,10 @@ def test_a_worker_that_is_cut_off_serves_stale_answers_for_a_while_and_the_chang
 ) -> None:
     """Cut off, a worker serves what it knows marked stale, and nothing else, until ``max_stale``; the change names that time."""
     key, unknown = make(postgres_kw), make(postgres_kw)
-    with across(proxy, max_stale=3, clock=wall_clock) as far, again(postgres_kw, clock=wall_clock) as near:
+    with (
+        across(proxy, max_stale=3, clock=process_clock) as far,
+        again(postgres_kw, clock=process_clock) as near,
+    ):
         assert leased(far).verify(bearer(key), **EVERY).code == "ok"
         getattr(proxy, how)()
         eventually(lambda: far.verify(bearer(key), **EVERY).stale)
@@ -320,7 +322,7 @@ def test_a_worker_that_is_cut_off_serves_stale_answers_for_a_while_and_the_chang
         last = 0
         while (verdict := far.verify(bearer(key), **EVERY)).code == "ok":
             assert verdict.stale
-            last = wall_clock()
+            last = process_clock()
             assert far.verify(bearer(unknown), **EVERY).code == "unavailable"
         assert (verdict.code, far.answer(verdict).status) == ("unavailable", 503)
         assert last < travelled.complete_by
@@ -408,7 +410,7 @@ def test_a_clock_that_jumps_moves_no_lease(postgres_kw: Keywright, proxy: Proxy,
 def test_a_worker_that_is_stopped_amid_a_revocation_has_no_late_success(postgres_kw: Keywright) -> None:
     """A worker that is stopped in its tracks, and goes on seconds after the change was answered, refuses the key at once."""
     url = postgres_kw.installation.database.url
-    with again(postgres_kw, clock=wall_clock) as own, Child("hammer", url) as child:
+    with again(postgres_kw, clock=process_clock) as own, Child("hammer", url) as child:
         key, others = make(own), [make(own) for _ in range(STOPPED_FOR)]
         child.send(headers=bearer(key), scopes=["things:write"])
         assert child.hear() == {"warm": True}

@@ -13,7 +13,8 @@ import pytest
 
 from conftest import SOURCES, bearer, make
 from keywright import Keywright, Unavailable
-from keywright.installation import open_installation, wall_clock
+from keywright.clock import process_clock
+from keywright.installation import open_installation
 from postgres import SECRET, OwnServer, Proxy, own
 from processes import Served
 from test_fleet import EVERY, FULL, eventually, leased, tell
@@ -58,7 +59,7 @@ def test_known_keys_go_on_while_the_store_is_gone_and_all_recovers(
     machine: OwnServer, url: str, how: Callable[[OwnServer], Callable[[], None]]
 ) -> None:
     """Every request with a known key succeeds, marked stale; other keys and changes are ``unavailable``; then all is as before."""
-    with Keywright(url, secret=SECRET, clock=wall_clock) as kw:
+    with Keywright(url, secret=SECRET, clock=process_clock) as kw:
         known, unknown = make(kw), make(kw)
         assert leased(kw).verify(bearer(known), **EVERY).code == "ok"
         mend = how(machine)
@@ -168,7 +169,7 @@ def test_nothing_acknowledged_is_lost_when_a_replica_takes_over(tmp_path: Path) 
         try:
             url = primary.make()
             open_installation(url, secret=SECRET, may_migrate=True).close()
-            with Proxy(url) as proxy, Keywright(proxy.url, secret=SECRET, clock=wall_clock) as kw:
+            with Proxy(url) as proxy, Keywright(proxy.url, secret=SECRET, clock=process_clock) as kw:
                 kw.keyspaces.apply(SOURCES[-1])
                 kw.accounts.create("globex")
                 keys = [make(kw, name=f"key {n}") for n in range(60 if FULL else 12)]

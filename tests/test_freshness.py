@@ -14,9 +14,9 @@ from conftest import EVERY as EVERY_SOURCE
 from conftest import again, bearer, make, sql
 from keywright import Invalid, Issued, Keywright
 from keywright.cache import Cache, Entry
+from keywright.clock import process_clock
 from keywright.engine import AtHand
 from keywright.installation import _leave as leave
-from keywright.installation import wall_clock
 from keywright.model import KeyRecord
 
 pytestmark = pytest.mark.stores
@@ -254,7 +254,7 @@ def test_no_success_begins_after_a_change_was_answered(kw: Keywright) -> None:
     url = kw.installation.database.url
     kw.close()
     late, asked, seen = [], 0, 0
-    with again(kw, clock=wall_clock) as own, Child("hammer", url) as one, Child("hammer", url) as two:
+    with again(kw, clock=process_clock) as own, Child("hammer", url) as one, Child("hammer", url) as two:
         for n in range(ROUNDS):
             what = list(CHANGES)[n % len(CHANGES)]
             code, change = CHANGES[what]

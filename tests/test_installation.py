@@ -185,10 +185,10 @@ def test_a_worker_that_does_not_know_the_new_entry_yet_says_unavailable(kw: Keyw
     own, old = own_secret(kw), make(kw)
     assert kw.verify(bearer(old), **EVERY).code == "ok"
 
-    with again(kw, secret=f"{own} {TWO}") as both:
+    with again(kw, secret=own) as behind, again(kw, secret=f"{own} {TWO}") as both:
         both.verify(bearer(old), **EVERY)
         both.installation.engine.close()
-        verdict = kw.verify(bearer(old), **EVERY)
+        verdict = behind.verify(bearer(old), **EVERY)
 
     assert verdict.code == "unavailable"
 

@@ -19,7 +19,7 @@ import pytest
 from conftest import bearer, make
 from keywright import Client, Conflict, Denied, Exceeds, Invalid, Keywright, NotFound, Unavailable
 from keywright.cli import keywright as top
-from keywright.installation import wall_clock
+from keywright.clock import process_clock
 from people import member
 from processes import Folder, Ran
 from surfaces import manager, served, server
@@ -51,7 +51,7 @@ class Remote(NamedTuple):
 def opened(template: Path, folder: Path) -> Iterator[Remote]:
     """An installation with the cast, served on a port of this machine."""
     local = Folder(folder, copy_of=template)
-    with Keywright(local.database, clock=wall_clock) as kw:
+    with Keywright(local.database, clock=process_clock) as kw:
         token = manager(kw)["Authorization"].removeprefix("Bearer ")
         with served(server(kw)) as port:
             yield Remote(kw, local, f"http://127.0.0.1:{port}", token)
@@ -68,7 +68,7 @@ def on(template: Path, tmp_path: Path) -> Iterator[Remote]:
 
 
 def _key(on: Remote) -> str:
-    return make(on.kw, limits=["5/day"], team="sales", expires_at=wall_clock() + 10**12).key.id
+    return make(on.kw, limits=["5/day"], team="sales", expires_at=process_clock() + 10**12).key.id
 
 
 def _rotating(on: Remote) -> str:

@@ -22,6 +22,7 @@ import msgspec
 
 from keywright import answers, received
 from keywright.answers import Answer
+from keywright.clock import wall
 from keywright.connection import Connections, place
 from keywright.desk.keys import UNSET
 from keywright.desk.refusals import Refused
@@ -84,7 +85,7 @@ class Client:
 
     def clock(self) -> int:
         """Now, in microseconds since 1970 in UTC."""
-        return time.time_ns() // 1000
+        return wall()
 
     def definitions(self, what: str, keyspace: str | None = None) -> list[dict[str, Any]]:
         """The ``scopes``, ``plans`` or ``gates`` of a keyspace, or of all. Raises ``NotFound``."""

@@ -8,13 +8,13 @@ import os
 import secrets
 import select
 import threading
-import time
 from collections.abc import Callable
 from secrets import SystemRandom
 from typing import TYPE_CHECKING, Final
 
 from keywright import leases
 from keywright.cache import Cache
+from keywright.clock import boottime
 from keywright.leases import Lease, Sweep
 from keywright.times import SECOND
 
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
 SWEEP_EVERY: Final = 5 * SECOND
 PAUSE: Final = (0.05, 0.25)  # seconds
 _INHERITED: Final[list[object]] = []
-
-
-#: Linux's; elsewhere the monotonic clock goes on while the machine sleeps.
-_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def boottime() -> int:
-    """Microseconds since the machine started: they go on while it sleeps, and nobody sets them."""
-    return time.clock_gettime_ns(_CLOCK) // 1000
 
 
 class Feed:

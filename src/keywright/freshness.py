@@ -18,8 +18,9 @@ from typing import Final, Literal
 
 from keywright import leases
 from keywright.cache import Cache
+from keywright.clock import boottime
 from keywright.errors import Unavailable
-from keywright.feed import Feed, boottime
+from keywright.feed import Feed
 from keywright.store.db import Database
 from keywright.store.lookup import FarLookup
 from keywright.store.sqlite_lookup import SqliteLookup

@@ -5,7 +5,6 @@
 
 import atexit
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import count
@@ -23,6 +22,7 @@ from keywright import limits as arithmetic
 from keywright.answers import Answer
 from keywright.blocks import Blocks
 from keywright.cache import Cache
+from keywright.clock import process_clock
 from keywright.desk.accounts import Accounts
 from keywright.desk.alerts import Alerts
 from keywright.desk.calendar import Calendar
@@ -63,11 +63,6 @@ Clock = Callable[[], int]
 HeadersLike = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
 _OPEN: Final[WeakSet["Installation"]] = WeakSet()
-
-
-def wall_clock() -> int:
-    """Now, in microseconds since 1970 in UTC."""
-    return time.time_ns() // 1000
 
 
 class RequestIds:
@@ -262,7 +257,7 @@ def open_installation(
     url: str,
     *,
     secret: str | None = None,
-    clock: Clock = wall_clock,
+    clock: Clock = process_clock,
     may_migrate: bool = False,
     cache_size: int = 100_000,
     on_store_loss: Policy = "serve",
@@ -310,7 +305,9 @@ def open_installation(
     return opened
 
 
-def restore(url: str, file: Path, *, secret: str | None = None, clock: Clock = wall_clock) -> dict[str, Any]:
+def restore(
+    url: str, file: Path, *, secret: str | None = None, clock: Clock = process_clock
+) -> dict[str, Any]:
     """Make an installation from a backup, where there is none, under the secret that it was made with; its manifest.
 
     On PostgreSQL the database must be empty, and all of the backup is moved into it or nothing.
@@ -453,7 +450,7 @@ class Keywright:
         keyspace: str | None = None,
         environment: str | None = None,
         secret: str | None = None,
-        clock: Clock = wall_clock,
+        clock: Clock = process_clock,
         on_store_loss: Policy = "serve",
         max_stale: int = 60,
         slots: str | Path | None = None,
@@ -604,4 +601,4 @@ def _given(headers: HeadersLike) -> Given:
     return from_mapping(headers)
 
 
-__all__ = ["Installation", "Keywright", "new_request_id", "open_installation", "restore", "wall_clock"]
+__all__ = ["Installation", "Keywright", "new_request_id", "open_installation", "restore"]

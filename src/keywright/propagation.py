@@ -7,8 +7,8 @@ import time
 from typing import Final
 
 from keywright import leases
+from keywright.clock import boottime
 from keywright.errors import Unavailable
-from keywright.feed import boottime
 from keywright.leases import Standing, Worker
 from keywright.model import Propagation
 from keywright.store import workers

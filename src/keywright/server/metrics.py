@@ -73,6 +73,19 @@ METRICS: Final = (
     Metric("worker_starts", "counter", (), "Workers started; above workers_wanted, some have died."),
     Metric("resident_memory_bytes", "gauge", (), "Memory of all workers; what they share is in each."),
     Metric("cpu_seconds", "counter", (), "Processor time of all workers."),
+    Metric(
+        "clock_steps",
+        "counter",
+        (),
+        "Times that a worker saw the machine's clock set, by more than 5 seconds.",
+    ),
+    Metric(
+        "clock_ahead_seconds",
+        "gauge",
+        (),
+        "How far the worker that is most ahead of its machine's clock is so.",
+        max,
+    ),
     Metric("audit_chain_head", "gauge", (), "The number of the newest audit entry; it never falls.", max),
     Metric("build_info", "gauge", ("version", "python", "database"), "1; what is running.", max),
 )

@@ -18,11 +18,13 @@ from typing import Final
 import msgspec
 
 from keywright import __version__
+from keywright.clock import process_clock
 from keywright.errors import Unavailable
 from keywright.installation import Installation
 from keywright.server.board import Board, Place
 from keywright.server.metrics import Figure, Said, bucket, grows, merged, page
 from keywright.server.problems import AtOnce, Message, Prompt, Receive, Reply, Scope, Send
+from keywright.times import SECOND
 
 TELL_EVERY: Final = 1.0  # seconds
 MEASURE_EVERY: Final = 16  # requests
@@ -128,6 +130,7 @@ class Watch:
         yield "usage_queue_events", (), meter.waiting()
         yield "store_writers_waiting", (), database.writers_waiting
         yield "resident_memory_bytes", (), _resident()
+        yield "clock_ahead_seconds", (), process_clock.ahead() / SECOND
         kind = "sqlite" if database.is_sqlite else "postgresql"
         yield "build_info", (__version__, platform.python_version(), kind), 1
 
@@ -153,6 +156,7 @@ class Watch:
         yield "store_writes", (), database.writes
         yield "store_write_wait_seconds", (), database.waited
         yield "cpu_seconds", (), time.process_time()
+        yield "clock_steps", (), process_clock.steps
 
     def _told_apart(self, keyspace: str) -> str:
         if keyspace not in self._named and len(self._named) >= MOST_KEYSPACES:

@@ -1,0 +1,114 @@
+"""What time it is: the wall clock, which somebody may set, read so that the time of a process never goes back.
+
+A process runs on the machine's own count of microseconds, which nobody sets, and looks at the wall clock once a second. What
+that is ahead is followed at once, however far: a key that has expired by then is refused. What it is behind is caught up by
+going one percent slower. So no key, secret, session or period comes back because a clock was set back, and a grace is never
+longer than it was given; a clock that was ahead by mistake and is put right leaves its processes ahead until they are
+started again, and the log, ``/metrics`` and ``keywright doctor`` say so.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from keywright.times import SECOND
+
+#: How far the wall clock may be from where it was expected before it counts as set, in µs.
+STEP: Final = 5 * SECOND
+#: How often one looks at the wall clock, in µs.
+LOOK_EVERY: Final = SECOND
+#: What is behind is caught up by going slower by so much: one part in a hundred.
+CATCH_UP: Final = 100
+
+#: Linux's; elsewhere the monotonic clock goes on while the machine sleeps.
+_COUNT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+log = logging.getLogger("keywright")
+
+
+def boottime() -> int:
+    """Microseconds since the machine started: they go on while it sleeps, and nobody sets them."""
+    return time.clock_gettime_ns(_COUNT) // 1000
+
+
+def wall() -> int:
+    """Microseconds since 1970 in UTC, as the machine's clock is set."""
+    return time.time_ns() // 1000
+
+
+class Line(NamedTuple):
+    """How the count becomes the time until the next look."""
+
+    counted: int
+    at: int  # what time it was then
+    slow: bool  # until the wall clock has caught up
+
+    def time(self, counted: int) -> int:
+        """The time at a count."""
+        passed = counted - self.counted
+        return self.at + (passed - passed // CATCH_UP if self.slow else passed)
+
+
+class SteadyClock:
+    """Now, in microseconds since 1970 in UTC, never less than before. For all threads of a process."""
+
+    def __init__(self, read_wall: Callable[[], int] = wall, count: Callable[[], int] = boottime) -> None:
+        self._wall, self._count = read_wall, count
+        self._line = Line(count(), read_wall(), slow=False)
+        self._behind = 0  # how far the wall clock was behind at the last look, in µs
+        #: How often the wall clock was set, by more than ``STEP``.
+        self.steps = 0
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Be free to look: a thread that was looking at the fork is not in the child."""
+        self._looking = threading.Lock()
+
+    def __call__(self) -> int:
+        """Now."""
+        counted, at, slow = self._line
+        passed = self._count() - counted
+        if passed >= LOOK_EVERY:
+            return self._look()
+        return at + (passed - passed // CATCH_UP if slow else passed)
+
+    def ahead(self) -> int:
+        """How far this process is ahead of the wall clock, in µs: of one that was set back. About 0 otherwise."""
+        return self() - self._wall()
+
+    def _look(self) -> int:
+        counted = self._count()
+        if not self._looking.acquire(blocking=False):  # another thread does
+            return self._line.time(counted)
+        try:
+            expected = self._line.time(counted)
+            off = self._wall() - expected
+            if off > STEP or off < -self._behind - STEP:
+                self._tell(off)
+            self._behind = max(0, -off)
+            self._line = Line(counted, max(expected, expected + off), slow=off < 0)
+            return self._line.at
+        finally:
+            self._looking.release()
+
+    def _tell(self, off: int) -> None:
+        self.steps += 1
+        seconds = abs(off) // SECOND
+        if off > 0:
+            log.warning(
+                "the clock was set forward by %d seconds: what has expired by then is refused", seconds
+            )
+        else:
+            log.warning(
+                "the clock was set back by %d seconds: this process goes on from where it was, so that nothing "
+                "comes back that has ended, until it is started again",
+                seconds,
+            )
+
+
+#: The time of this process.
+process_clock: Final = SteadyClock()
+os.register_at_fork(after_in_child=process_clock.after_fork)
