@@ -142,6 +142,8 @@ def test_no_text_becomes_a_statement(kw: Keywright, key: Issued) -> None:
     ask = lookup._all
 
     def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if threading.current_thread().name.startswith("keywright-"):
+            return  # what was counted is carried away now and then, as many at once as there are
         constant = re.sub(r"%\(\w+\)s(::\w+)?( COLLATE \"C\")?", "?", re.sub(r"\s+", " ", statement))
         statements.add(re.sub(r"IN \(\?(, \?)*\)", "IN", constant))  # how many ids are asked for is no text
 
