@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from conftest import bearer, make
-from keywright import Issued, Keywright, credential
+from keywright import Issued, Keywright, credential, policy
 from keywright.testing import Clock
 from surfaces import Door, Given, Reply, manager, server, token
 
@@ -230,3 +230,42 @@ def test_partnas_errors_are_a_message(door: Door, kw: Keywright) -> None:
     assert (reply.status, reply.get("content-type"), reply.code) == (401, "application/json", "missing")
     assert set(reply.json) == {"message", "data"}
     assert reply.json["data"]["request_id"].startswith("req_")
+
+
+@pytest.mark.security("T-21")
+def test_an_unknown_id_takes_the_same_steps_as_a_known_one(
+    kw: Keywright, key: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a wrong secret and of an unknown id the MAC comes first, then one comparison, and the check characters: no step
+    is missing in either, at the first and at every later try. The difference in time is a row of the benchmarks.
+    """
+    steps: list[str] = []
+
+    def noted(name: str, of: object, step: str) -> None:
+        whole = getattr(of, name)
+
+        def note(*given: object, **named: object) -> object:
+            steps.append(step)
+            return whole(*given, **named)
+
+        monkeypatch.setattr(of, name, note)
+
+    noted("_mac", kw.installation.engine, "mac")
+    noted("compare_digest", policy.hmac, "compare")
+    noted("expected_check", credential, "check")
+    known, unknown = key.key.id, key.key.id[:-4] + "0000"
+    seen: dict[str, list[list[str]]] = {known: [], unknown: []}
+    for key_id in [known, unknown] * 3:
+        given = credential.spell_token(key_id, credential.new_secret())
+        steps.clear()
+        verdict = kw.verify({"Authorization": f"Bearer {given}"}, keyspace="every", environment="production")
+        assert verdict.code == "invalid"
+        seen[key_id].append(sorted(steps))
+
+    assert seen[known] == seen[unknown]
+    assert seen[known][-1] == [
+        "check",
+        "compare",
+        "mac",
+        "mac",
+    ]  # and the keyed fingerprint for the refusal log

@@ -266,7 +266,8 @@ class Engine:
         spelled = presented.spelled
         mac = self._mac(spelled.id, spelled.secret)
         entry = self._cache.get(spelled.id)
-        if entry is None:
+        remembered = entry is not None
+        if not remembered:
             if spelled.check and credential.expected_check(spelled) != spelled.check:
                 return None, None, "sample" if spelled.id.endswith(credential.SAMPLES) else "checksum"
             entry = self._find(spelled.id, now, stale, at_hand)
@@ -282,6 +283,11 @@ class Engine:
                 raise Unavailable(
                     "a key hangs on an entry of the installation's secret that is not configured here"
                 )
+            # Of an unknown id the check characters were computed above, before anything was looked up. Of one that is
+            # remembered the answer is the same whatever they are, but without them it would come 0.9 µs sooner, and
+            # somebody who measures long enough would learn which ids there are.
+            if remembered and spelled.check:
+                credential.expected_check(spelled)
             return entry, None, "wrong_secret"
         known = entry.checks.get(spelled.spelling)
         if known is None or known[0] != secret.n:
