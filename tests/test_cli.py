@@ -142,6 +142,50 @@ def test_what_a_creation_needs(command: Folder, keyspace: str) -> None:
     assert described.json["key"]["description"] == "syncs"
 
 
+@pytest.mark.requirement("P-38")
+def test_an_account_is_brought_on_board(command: Folder) -> None:
+    """One command makes an account, an owner who comes by its link, and a key for each environment that works there."""
+    made = command(
+        "accounts", "onboard", "hooli2", "--keyspace", "partna", "--admin", "gavin@hooli.example", "--json"
+    )
+
+    assert made.code == 0, made.err
+    assert made.json["account"]["username"] == "hooli2"
+    assert made.json["invitation"]["url"].endswith("#" + made.json["invitation"]["token"])
+    assert {key["key"]["environment"] for key in made.json["keys"]} == {"staging", "production"}
+    with Keywright(command.database) as kw:
+        owner = kw.installation.sessions.follow(
+            made.json["invitation"]["token"], "four words beside gravel"
+        ).session.person
+        assert [(held.account, held.role) for held in owner.memberships] == [("hooli2", "owner")]
+        for issued in made.json["keys"]:
+            headers = {"x-api-key": issued["credential"]["token"], "x-api-user": "hooli2"}
+            for environment in ("staging", "production"):
+                verdict = kw.verify(
+                    headers, keyspace="partna", environment=environment, authenticate_only=True
+                )
+                assert verdict.valid is (environment == issued["key"]["environment"])
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        (("globex", "--keyspace", "partna", "--admin", "a@b.example"), "globex"),
+        (("hooli3", "--keyspace", "nothing", "--admin", "a@b.example"), "there is no keyspace 'nothing'"),
+        (("hooli3", "--keyspace", "partna", "--admin", "nobody"), "email"),
+        (("Hooli 3", "--keyspace", "partna", "--admin", "a@b.example"), "username"),
+    ],
+)
+def test_who_cannot_be_brought_on_board(command: Folder, told: tuple[str, ...], says: str) -> None:
+    """An account that is there, a keyspace that is not, a name or an address that is none: refused, and nothing is made."""
+    refused = command("accounts", "onboard", *told)
+
+    assert refused.code != 0
+    assert says in refused.err
+    assert command("keys", "list", "--account", "globex").out == "no keys\n"
+    assert "hooli3" not in command("accounts", "list").out
+
+
 # -------------------------------------------------------------------------------------------------- the verbs on keys
 
 

@@ -249,6 +249,22 @@ def test_every_scheme_has_a_section_with_curl() -> None:
             assert name == "basic" or f'-H "{sent}: {begun}' in lines
 
 
+@pytest.mark.requirement("G-24")
+def test_pictures_are_those_of_the_screens() -> None:
+    """README and console page show screens; each picture is one that ``make screenshots`` writes, in three forms."""
+    taken = {file.name for file in (ROOT / "docs" / "screenshots").glob("*.png")}
+    shown = {
+        Path(link).name
+        for page in (ROOT / "README.md", ROOT / "docs" / "console.md")
+        for link in re.findall(r"!\[[^\]]+\]\(([^)]+\.png)\)", page.read_text(encoding="utf-8"))
+    }
+
+    assert len(shown) >= 2
+    assert shown <= taken
+    screens = {re.sub(r"-(light|dark|narrow)\.png$", "", name) for name in taken}
+    assert taken == {f"{screen}-{form}.png" for screen in screens for form in ("light", "dark", "narrow")}
+
+
 @pytest.mark.requirement("G-23")
 def test_the_docs_explain_key_and_secret_before_the_steps() -> None:
     """What key and secret are, and how they work together, has a section, and the quick start begins with it."""

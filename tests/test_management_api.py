@@ -854,6 +854,7 @@ def test_whoami_costs_nothing(door: Door, kw: Keywright) -> None:
 
 
 @pytest.mark.security("K-10", "H-08")
+@pytest.mark.requirement("G-03", "G-21")
 def test_a_secret_is_in_two_answers_only(door: Door, kw: Keywright, caller: dict[str, str]) -> None:
     """Of all answers only those of create and rotate hold a secret, each its own, uncacheable."""
     created = door.json("POST", "/v1/keys", NEW_KEY, caller)

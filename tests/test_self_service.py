@@ -401,7 +401,7 @@ def test_an_account_that_is_not_active_manages_nothing(door: Door, kw: Keywright
 # ----------------------------------------------------------------------------------------------- lists, scopes, ends
 
 
-@pytest.mark.requirement("P-18", "P-22")
+@pytest.mark.requirement("P-05", "P-18", "P-22")
 def test_the_list_has_every_key_and_no_secret(door: Door, kw: Keywright, clock: Clock) -> None:
     """The list has exactly six fields of each key, ended ones too, and nothing of a secret."""
     issued = [partna(kw, name=name) for name in ("First", "Second", "Third")]

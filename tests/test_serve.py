@@ -350,7 +350,7 @@ def spellings(issued: Issued) -> list[str]:
     return [bare, token, *pair]
 
 
-@pytest.mark.requirement("X-08")
+@pytest.mark.requirement("X-08", "P-05")
 @pytest.mark.security("K-05", "T-02")
 def test_no_secret_is_in_any_output_or_file(template: Path, tmp_path: Path) -> None:
     """Servers at debug level, after every kind of use and misuse, have printed and stored no secret, base64 or plain digest."""
