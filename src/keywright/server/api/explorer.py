@@ -21,6 +21,7 @@ _KINDS: Final = {
     "explorer.js": "text/javascript; charset=utf-8",
     "swagger-ui.css": "text/css; charset=utf-8",
     "explorer.css": "text/css; charset=utf-8",
+    "reading.css": "text/css; charset=utf-8",
 }
 #: Security.md 4.3: nothing inline, nothing from another host, nobody's frame.
 _HEADERS: Final = {

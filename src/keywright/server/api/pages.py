@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 
 from keywright.errors import NotFound
 from keywright.server.api.caller import Configured, Opened
@@ -77,8 +77,12 @@ def pages() -> dict[str, str]:
 
 
 @router.api_route("/docs/{page}", methods=["GET", "HEAD"])
-def page(page: str, ask: Annotated[str | None, Query(max_length=200)] = None) -> Response:
-    """One page: plain as it is written, which no browser takes for HTML; with ``.md``, as Markdown.
+def page(
+    page: str,
+    ask: Annotated[str | None, Query(max_length=200)] = None,
+    accept: Annotated[str, Header()] = "",
+) -> Response:
+    """One page: to a browser, HTML; to others plain as it is written; with ``.md``, as Markdown.
 
     With ``ask``, the paragraphs of all pages that fit best, this page's first: found by their words, composed by nobody.
     """
@@ -88,6 +92,8 @@ def page(page: str, ask: Annotated[str | None, Query(max_length=200)] = None) ->
         raise NotFound("there is no page of this name; /docs lists them")
     if ask is not None:
         return _said(found(ask, name if dot else page), MARKDOWN)
+    if not dot and "text/html" in accept:
+        return _shown(page)
     return _said(_ANNOUNCED + text, MARKDOWN if page.endswith(".md") else PLAIN)
 
 
@@ -163,14 +169,23 @@ def _paragraphs(text: str) -> Iterator[tuple[str, str]]:
             yield heading, part.strip()
 
 
-def _said(text: str, kind: str) -> Response:
+def _said(text: str, kind: str, policy: str = "") -> Response:
     headers = {
         "Content-Type": kind,
         "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "Content-Security-Policy": f"default-src 'none'; {policy}frame-ancestors 'none'",
         "Cache-Control": "public, max-age=300",
+        "Vary": "Accept",
     }
     return Response(text, headers=headers)
+
+
+def _shown(name: str) -> Response:
+    from keywright.server.api import reading  # noqa: PLC0415  # few servers ever show a page
+
+    names = [(one, title(text)) for one, text in pages().items()]
+    policy = "style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    return _said(reading.page(name, pages()[name], names), "text/html; charset=utf-8", policy)
 
 
 __all__ = ["PLAIN", "index", "pages", "router", "title"]
