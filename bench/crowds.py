@@ -38,13 +38,13 @@ Requests = list[list[tuple[bytes, bytes]]]
 def figures() -> list[Figure]:
     """All of them."""
     with _opened(STORED[0]) as few, _opened(STORED[1]) as many:
-        some = [_requests(stored, ACTIVE) for stored in STORED]
+        some = [requests_of(stored, ACTIVE) for stored in STORED]
         cold = _cold(many)
         for kw, requests in ((few, some[0]), (many, some[1])):
             _spin(kw, requests)
         rounds = [_spin(few, some[0]) / _spin(many, some[1]) for _ in range(ROUNDS)]
     with _opened(STORED[1]) as kw:
-        kept = _memory(kw, _requests(STORED[1], REMEMBERED))
+        kept = _memory(kw, requests_of(STORED[1], REMEMBERED))
     return [
         Figure(
             "throughput with 1,000,000 stored keys ÷ with 1,000; 10,000 active",
@@ -58,13 +58,13 @@ def figures() -> list[Figure]:
     ]
 
 
-def _asking() -> Ask:
+def asking() -> Ask:
     return Ask("default", "production", ("contacts:read",), "GET", metered=False)
 
 
 def _spin(kw: Keywright, requests: Requests) -> float:
     """Microseconds of CPU per verification, in turn over all keys."""
-    ask, verify, clock = _asking(), kw.installation.engine.verify, kw.installation.clock
+    ask, verify, clock = asking(), kw.installation.engine.verify, kw.installation.clock
     began, times = time.process_time(), max(1, 20_000 // len(requests))
     for _ in range(times):
         for request in requests:
@@ -75,8 +75,8 @@ def _spin(kw: Keywright, requests: Requests) -> float:
 def _cold(kw: Keywright) -> float:
     """Microseconds of CPU per verification of a key that this process has never seen, from all over the file."""
     step = STORED[1] // COLD
-    requests = [_request(n * step + 7) for n in range(COLD)]
-    ask, verify, clock = _asking(), kw.installation.engine.verify, kw.installation.clock
+    requests = [request_of(n * step + 7) for n in range(COLD)]
+    ask, verify, clock = asking(), kw.installation.engine.verify, kw.installation.clock
     assert verify(ask, requests.pop(), clock()).valid
     began = time.process_time()
     for request in requests:
@@ -86,7 +86,7 @@ def _cold(kw: Keywright) -> float:
 
 def _memory(kw: Keywright, requests: Requests) -> float:
     """Bytes that the cache takes for each key, as Python counts what it has allocated."""
-    ask, verify, clock = _asking(), kw.installation.engine.verify, kw.installation.clock
+    ask, verify, clock = asking(), kw.installation.engine.verify, kw.installation.clock
     verify(ask, requests[0], clock())
     gc.collect()
     tracemalloc.start()
@@ -106,22 +106,22 @@ def _id(number: int) -> str:
     return f"default_live_k{spread}"
 
 
-def _request(number: int) -> list[tuple[bytes, bytes]]:
+def request_of(number: int) -> list[tuple[bytes, bytes]]:
     return [(b"authorization", f"Bearer {spell_token(_id(number), SECRET)}".encode())]
 
 
-def _requests(stored: int, wanted: int) -> Requests:
+def requests_of(stored: int, wanted: int) -> Requests:
     step = max(1, stored // wanted)
-    return [_request(number) for number in range(0, stored, step)]
+    return [request_of(number) for number in range(0, stored, step)]
 
 
 @contextmanager
 def _opened(stored: int) -> Iterator[Keywright]:
-    with Keywright(f"sqlite:///{_kept(stored)}") as kw:
+    with Keywright(f"sqlite:///{database_of(stored)}") as kw:
         yield kw
 
 
-def _kept(stored: int) -> Path:
+def database_of(stored: int) -> Path:
     """The database with so many keys, made where it is not there yet."""
     source = Path(profiles.__file__).parent.parent
     digest = hashlib.sha256(b"".join((source / name).read_bytes() for name in _MADE_OF)).hexdigest()[:12]

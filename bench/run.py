@@ -22,11 +22,13 @@ from pathlib import Path
 
 import crowds
 import far
+import latency
 import over_http
 import peers
 import plot
 from figure import Figure
 from keywright import Keywright, profiles
+from keywright.credential import new_secret, spell_token
 from keywright.model import Ask
 from over_http import KEYWRIGHT, Server
 
@@ -52,6 +54,8 @@ asked, and what is answered is metered, but for the figures about many keys, whi
 - Two workers: the load needs a core too, so what two free cores would answer is reckoned from the CPU time per request,
   summed over all processes of the server: twice that of one worker ÷ that of two.
 - In process: `time.process_time`. Memory: what `tracemalloc` says is allocated for 100,000 keys that were each verified once.
+- R-01 and R-02: an open loop, each request counted from the instant that it was due; server, load and whoever else uses
+  the machine share its cores. R-03: wrk, as fast as it goes, on the same cores.
 - PostgreSQL: our own CPU time, 32 coroutines at once, each key for the first time.
 - Peers: their own call that verifies one key, in an environment of their own with the same Python. keyshield answers from
   its cache; djangorestframework-api-key has none.
@@ -113,6 +117,21 @@ def statements(kw: Keywright, token: str) -> list[Figure]:
     ]
 
 
+def guesses(kw: Keywright, key_id: str) -> Figure:
+    """How much sooner or later a wrong secret is refused than an unknown id, in turn (security.md, T-21)."""
+    ask, verify = Ask("default", "production", method="GET"), kw.installation.engine.verify
+    times: tuple[list[int], list[int]] = ([], [])
+    for _ in range(20_000):
+        for name, spent in zip((key_id, key_id[:-4] + "0000"), times, strict=True):
+            given = [(b"authorization", b"Bearer " + spell_token(name, new_secret()).encode())]
+            now = kw.installation.clock()
+            began = time.perf_counter_ns()
+            verify(ask, given, now)
+            spent.append(time.perf_counter_ns() - began)
+    known, unknown = (statistics.median(spent) / 1000 for spent in times)
+    return Figure("a wrong secret − an unknown id, medians of 20,000 each", abs(known - unknown), "µs", 1, 0)
+
+
 # ----------------------------------------------------------------------------------------------------------- the command
 
 
@@ -160,9 +179,9 @@ def main() -> None:
             token = key.credential.token.reveal()
             caller = kw.keys.create_management(name="Bench", scopes=["verify"]).credential.token.reveal()
             figures = in_process(kw, {"Authorization": f"Bearer {token}"})
-            figures += statements(kw, token)
+            figures += statements(kw, token) + [guesses(kw, key.key.id)]
         figures = over_http.figures(database, token, caller) + figures + command(directory)
-    figures += crowds.figures() + far.figures()
+    figures += crowds.figures() + latency.figures() + far.figures()
     theirs, missing = peers.figures()
     write(figures + theirs, missing)
 
