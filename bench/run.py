@@ -179,7 +179,7 @@ def main() -> None:
             token = key.credential.token.reveal()
             caller = kw.keys.create_management(name="Bench", scopes=["verify"]).credential.token.reveal()
             figures = in_process(kw, {"Authorization": f"Bearer {token}"})
-            figures += statements(kw, token) + [guesses(kw, key.key.id)]
+            figures += [*statements(kw, token), guesses(kw, key.key.id)]
         figures = over_http.figures(database, token, caller) + figures + command(directory)
     figures += crowds.figures() + latency.figures() + far.figures()
     theirs, missing = peers.figures()
