@@ -28,6 +28,7 @@ STORED = (1_000, 1_000_000)
 ACTIVE = 10_000
 REMEMBERED = 100_000
 COLD = 4_000
+KEYS_OF_AN_ACCOUNT = 100
 SECRET = "S" * 32
 PLACE = {"keyspace": "default", "environment": "production"}
 _MADE_OF = ("store/schema.py", "store/migrations/keys/0001_first.py", "credential.py", "keyring.py")
@@ -124,7 +125,8 @@ def _opened(stored: int) -> Iterator[Keywright]:
 def database_of(stored: int) -> Path:
     """The database with so many keys, made where it is not there yet."""
     source = Path(profiles.__file__).parent.parent
-    digest = hashlib.sha256(b"".join((source / name).read_bytes() for name in _MADE_OF)).hexdigest()[:12]
+    made_of = [Path(__file__), *(source / name for name in _MADE_OF)]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in made_of)).hexdigest()[:12]
     directory = Path(tempfile.gettempdir()) / f"keywright-bench-{os.getuid()}" / f"{stored}-{digest}"
     if not directory.exists():
         directory.parent.mkdir(mode=0o700, exist_ok=True)
@@ -143,7 +145,7 @@ def database_of(stored: int) -> Path:
 def _make(path: Path, stored: int) -> None:
     with Keywright(f"sqlite:///{path}") as kw:
         kw.keyspaces.apply(profiles.source("default"))
-        kw.accounts.create("globex")
+        account = kw.accounts.create("globex")
         first = kw.keys.create(account="globex", name="Bench", access="all", **PLACE)
         pepper = kw.installation.keyring.peppers[kw.installation.keyring.current]
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -155,21 +157,40 @@ def _make(path: Path, stored: int) -> None:
         for name, _ in indexes:
             connection.execute(f"DROP INDEX {name}")
         ids = sorted(map(_id, range(stored)))
+        accounts = _accounts(connection, account.id, max(1, stored // KEYS_OF_AN_ACCOUNT))
         for table, name in (("keys", "id"), ("secrets", "key_id")):
             cursor = connection.execute(f"SELECT * FROM {table} WHERE {name} = ?", (first.key.id,))
             columns = [column[0] for column in cursor.description]
             row = dict(zip(columns, cursor.fetchone(), strict=True))
             marks = ", ".join("?" * len(row))
-            connection.executemany(f"INSERT INTO {table} VALUES ({marks})", _rows(row, name, ids, pepper))
+            connection.executemany(
+                f"INSERT INTO {table} VALUES ({marks})", _rows(row, name, ids, pepper, accounts)
+            )
         for _, made in indexes:
             connection.execute(made)
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _rows(row: dict[str, Any], name: str, ids: list[str], pepper: bytes) -> Iterator[tuple[Any, ...]]:
-    for key_id in ids:
+def _accounts(connection: sqlite3.Connection, like: str, many: int) -> list[str]:
+    """Make so many accounts like one; their ids, its own first."""
+    cursor = connection.execute("SELECT * FROM accounts WHERE id = ?", (like,))
+    row = dict(zip([column[0] for column in cursor.description], cursor.fetchone(), strict=True))
+    marks = ", ".join("?" * len(row))
+    others = [row | {"id": f"{like}{n}", "username": f"globex{n}"} for n in range(1, many)]
+    connection.executemany(
+        f"INSERT INTO accounts VALUES ({marks})", [tuple(other.values()) for other in others]
+    )
+    return [like, *(other["id"] for other in others)]
+
+
+def _rows(
+    row: dict[str, Any], name: str, ids: list[str], pepper: bytes, accounts: list[str]
+) -> Iterator[tuple[Any, ...]]:
+    for place, key_id in enumerate(ids):
         own: dict[str, Any] = {name: key_id}
+        if "account_id" in row:
+            own["account_id"] = accounts[place % len(accounts)]
         if "mac" in row:
             own["mac"] = mac(pepper, key_id.encode(), SECRET.encode())
         yield tuple((row | own).values())

@@ -1,12 +1,13 @@
 """How long one waits: requests that come whether or not the last was answered, against a server with 1,000,000 keys.
 
-Rows R-01 to R-04 of security.md. The load is an open loop: each request has its instant, and its time is counted from
+Rows R-01 to R-04 and R-33 of security.md. The load is an open loop: each request has its instant, and its time is counted from
 there, so that a server that stalls is charged for all who would have come meanwhile. It shares the machine with the server.
 """
 
 import asyncio
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,8 @@ SECONDS = 20
 PATIENCE = 30  # seconds
 WARM = "R-01: 2,000 requests a second, 1,000,000 keys, 10,000 active, two workers"
 COLD = "R-02: the same, each request a key not seen before"
+NEIGHBOUR = "R-33: 99 of 100 of 10,000 accounts, beside one that sends 5,000 a second ÷ without it"
+QUIET, NOISY = 500, 5_000  # requests a second
 AT_MOST = "R-03: verifications a second, 32 connections, two workers"
 
 
@@ -120,7 +123,7 @@ def figures() -> list[Figure]:
     with serving(*command, core=None) as server:
         _load(server, active, seconds=2 * len(active) / RATE)  # both workers see each key, nearly
         found += _told(WARM, _load(server, active), (2, 10, 50))
-        found.append(_at_most(server))
+        found += [_at_most(server), _beside_a_neighbour(server, active)]
     with serving(*command, core=None) as server:
         unseen = [_asked(number * 7 + 3) for number in range(RATE * SECONDS)]
         waited = _load(server, unseen)
@@ -198,6 +201,21 @@ end
     return Figure(AT_MOST, float(found[1]), "", 8_000, 16_000)
 
 
+def _beside_a_neighbour(server: Server, requests: Sequence[bytes]) -> Figure:
+    """What everybody else's requests take while one account sends ten times as many as all of them."""
+
+    def slowest() -> float:
+        times = sorted(uvloop.run(Load(server.port, cycle(requests)).run(QUIET, SECONDS)).times)
+        return times[int(len(times) * 0.99)]
+
+    alone = slowest()
+    command = [sys.executable, __file__, str(server.port), str(SECONDS + 2)]
+    with subprocess.Popen(command) as neighbour:
+        beside = slowest()
+        neighbour.wait()
+    return Figure(NEIGHBOUR, beside / alone, "×", 2, 1)
+
+
 def _bearer(number: int) -> str:
     ((_, value),) = crowds.request_of(number)
     return value.decode()
@@ -208,4 +226,10 @@ def _largest(server: Server) -> float:
     return max(one.memory_info().rss for one in processes) / 1e6
 
 
-__all__ = ["figures"]
+def main(port: int, seconds: float) -> None:
+    """Be the neighbour."""
+    uvloop.run(Load(port, cycle([_asked(0)])).run(NOISY, seconds))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]))

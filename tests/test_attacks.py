@@ -386,7 +386,7 @@ def _crawl(snail: Any) -> None:
         return
 
 
-@pytest.mark.security("R-16")
+@pytest.mark.security("R-16", "T-46")
 def test_a_restart_in_the_middle_of_traffic(folder: Folder) -> None:
     """A server that is started again, remembering nothing, answers every key rightly from its first request on."""
     many = 2_000 if FULL else 100

@@ -80,7 +80,7 @@ def test_what_cannot_be_a_key_asks_the_store_nothing(kw: Keywright) -> None:
     assert kw.installation.lookup.statements == before
 
 
-@pytest.mark.security("T-25")
+@pytest.mark.security("T-25", "R-25")
 def test_unknown_ids_are_asked_for_once_and_push_nothing_out(kw: Keywright) -> None:
     """Ids that do not exist are remembered apart, a bounded number of them; good keys stay known through a flood."""
     from keywright.cache import ABSENT_AT_MOST
@@ -472,7 +472,7 @@ def test_a_child_outlives_its_parents_connections(kw: Keywright) -> None:
     assert said == "ok,disabled,ok"
 
 
-@pytest.mark.security("T-25")
+@pytest.mark.security("T-25", "R-25")
 @pytest.mark.full("a million unknown tokens")
 def test_a_flood_of_unknown_tokens_costs_no_memory(kw: Keywright) -> None:
     """A flood of well-formed unknown tokens takes less than 50 MB, and 10,000 good keys stay known through it."""
