@@ -25,7 +25,7 @@ class Machine:
 
     def clock(self) -> SteadyClock:
         """The clock of a process on it."""
-        return SteadyClock(lambda: self.counted + self.set, lambda: self.counted)
+        return SteadyClock(lambda: self.counted + self.set, lambda: self.counted * 1000)
 
     def pass_by(self, seconds: float) -> None:
         """Let time pass."""

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
 from keywright.times import SECOND
@@ -29,9 +30,13 @@ _COUNT: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 log = logging.getLogger("keywright")
 
 
+#: Nanoseconds since the machine started. Called by every verification: so it is not one call more than it must be.
+_count_ns: Final = partial(time.clock_gettime_ns, _COUNT)
+
+
 def boottime() -> int:
     """Microseconds since the machine started: they go on while it sleeps, and nobody sets them."""
-    return time.clock_gettime_ns(_COUNT) // 1000
+    return _count_ns() // 1000
 
 
 def wall() -> int:
@@ -55,9 +60,9 @@ class Line(NamedTuple):
 class SteadyClock:
     """Now, in microseconds since 1970 in UTC, never less than before. For all threads of a process."""
 
-    def __init__(self, read_wall: Callable[[], int] = wall, count: Callable[[], int] = boottime) -> None:
-        self._wall, self._count = read_wall, count
-        self._line = Line(count(), read_wall(), slow=False)
+    def __init__(self, read_wall: Callable[[], int] = wall, count_ns: Callable[[], int] = _count_ns) -> None:
+        self._wall, self._count_ns = read_wall, count_ns
+        self._line = Line(count_ns() // 1000, read_wall(), slow=False)
         self._behind = 0  # how far the wall clock was behind at the last look, in µs
         #: How often the wall clock was set, by more than ``STEP``.
         self.steps = 0
@@ -70,7 +75,7 @@ class SteadyClock:
     def __call__(self) -> int:
         """Now."""
         counted, at, slow = self._line
-        passed = self._count() - counted
+        passed = self._count_ns() // 1000 - counted
         if passed >= LOOK_EVERY:
             return self._look()
         return at + (passed - passed // CATCH_UP if slow else passed)
@@ -80,7 +85,7 @@ class SteadyClock:
         return self() - self._wall()
 
     def _look(self) -> int:
-        counted = self._count()
+        counted = self._count_ns() // 1000
         if not self._looking.acquire(blocking=False):  # another thread does
             return self._line.time(counted)
         try:
