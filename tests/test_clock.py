@@ -86,6 +86,27 @@ def test_small_steps_are_followed(machine: Machine) -> None:
     assert clock.steps == 0
 
 
+def test_what_is_behind_is_caught_up_and_no_more(machine: Machine) -> None:
+    """A wall clock that is a few microseconds behind makes nobody wait for a second: the difference is never larger than it was."""
+    clock = machine.clock()
+    for n in range(200):
+        machine.set -= 3 if n % 20 == 0 else 0
+        machine.pass_by(0.1)
+        assert 0 <= clock() - machine.counted - machine.set <= 6
+
+
+def test_two_clocks_are_read_in_one_instant(machine: Machine) -> None:
+    """A process that is interrupted between its two looks, for once, is not ahead by that long for the rest of its life."""
+    interrupted = iter([0.005])
+
+    def wall() -> int:
+        machine.pass_by(next(interrupted, 0))
+        return machine.counted + machine.set
+
+    clock = SteadyClock(wall, lambda: machine.counted * 1000)
+    assert clock() == machine.counted + machine.set
+
+
 def test_a_step_is_told_once(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
     """Each time that the clock is set the log says by how much, once, and how far the process is ahead can be asked."""
     clock = machine.clock()

@@ -21,6 +21,9 @@ from keywright.times import SECOND
 STEP: Final = 5 * SECOND
 #: How often one looks at the wall clock, in µs.
 LOOK_EVERY: Final = SECOND
+#: Two clocks are read within so many nanoseconds, if that can be had in so many tries.
+_CLOSE: Final = 20_000
+_TRIES: Final = 10
 #: What is behind is caught up by going slower by so much: one part in a hundred.
 CATCH_UP: Final = 100
 
@@ -49,12 +52,12 @@ class Line(NamedTuple):
 
     counted: int
     at: int  # what time it was then
-    slow: bool  # until the wall clock has caught up
+    slow: int = 0  # for so long from then on, in µs, one goes slower: until the wall clock has caught up
 
     def time(self, counted: int) -> int:
         """The time at a count."""
         passed = counted - self.counted
-        return self.at + (passed - passed // CATCH_UP if self.slow else passed)
+        return self.at + passed - min(passed, self.slow) // CATCH_UP
 
 
 class SteadyClock:
@@ -62,7 +65,7 @@ class SteadyClock:
 
     def __init__(self, read_wall: Callable[[], int] = wall, count_ns: Callable[[], int] = _count_ns) -> None:
         self._wall, self._count_ns = read_wall, count_ns
-        self._line = Line(count_ns() // 1000, read_wall(), slow=False)
+        self._line = Line(*self._read())
         self._behind = 0  # how far the wall clock was behind at the last look, in µs
         #: How often the wall clock was set, by more than ``STEP``.
         self.steps = 0
@@ -78,26 +81,36 @@ class SteadyClock:
         passed = self._count_ns() // 1000 - counted
         if passed >= LOOK_EVERY:
             return self._look()
-        return at + (passed - passed // CATCH_UP if slow else passed)
+        return at + passed - min(passed, slow) // CATCH_UP if slow else at + passed
 
     def ahead(self) -> int:
         """How far this process is ahead of the wall clock, in µs: of one that was set back. About 0 otherwise."""
         return self() - self._wall()
 
     def _look(self) -> int:
-        counted = self._count_ns() // 1000
         if not self._looking.acquire(blocking=False):  # another thread does
-            return self._line.time(counted)
+            return self._line.time(self._count_ns() // 1000)
         try:
+            counted, wall = self._read()
             expected = self._line.time(counted)
-            off = self._wall() - expected
+            off = wall - expected
             if off > STEP or off < -self._behind - STEP:
                 self._tell(off)
             self._behind = max(0, -off)
-            self._line = Line(counted, max(expected, expected + off), slow=off < 0)
+            self._line = Line(counted, max(expected, wall), max(0, -off) * CATCH_UP)
             return self._line.at
         finally:
             self._looking.release()
+
+    def _read(self) -> tuple[int, int]:
+        """The count and the wall clock, of one instant: a process that is interrupted between the two reads them again."""
+        for _ in range(_TRIES):
+            before = self._count_ns()
+            wall = self._wall()
+            after = self._count_ns()
+            if after - before < _CLOSE:
+                break
+        return after // 1000, wall
 
     def _tell(self, off: int) -> None:
         self.steps += 1
