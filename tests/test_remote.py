@@ -20,6 +20,7 @@ from conftest import bearer, make
 from keywright import Client, Conflict, Denied, Exceeds, Invalid, Keywright, NotFound, Unavailable
 from keywright.cli import keywright as top
 from keywright.clock import process_clock
+from keywright.desk.grants import Reach
 from people import member
 from processes import Folder, Ran
 from surfaces import manager, served, server
@@ -124,6 +125,28 @@ def _alerted(on: Remote) -> str:
     return alert_id
 
 
+def _hooked(on: Remote) -> str:
+    return on.kw.installation.webhooks.create(url=HOOK, events=["key.created"], account="globex").endpoint.id
+
+
+def _silenced(on: Remote) -> str:
+    endpoint_id = _hooked(on)
+    on.kw.installation.webhooks.disable(endpoint_id)
+    return endpoint_id
+
+
+def _unproven(on: Remote) -> str:
+    bound = Reach(account="globex")
+    endpoint = on.kw.installation.webhooks.create(url=HOOK, account="globex", reach=bound).endpoint
+    return f"{endpoint.id} {endpoint.challenge}"
+
+
+def _tested(on: Remote) -> str:
+    endpoint_id = _hooked(on)
+    on.kw.installation.webhooks.test(endpoint_id)
+    return endpoint_id
+
+
 def _used(on: Remote) -> str:
     key = make(on.kw, team="sales")
     on.kw.verify(bearer(key), keyspace="every", environment="production", resource="/things")
@@ -152,6 +175,7 @@ class Verb(NamedTuple):
 LOCAL = "local"
 #: A verb that opens no installation.
 NOWHERE = "nowhere"
+HOOK = "https://hooks.example.com/ours"
 #: Every command. One without an entry has no remote decision, and fails.
 COMMANDS: dict[str, Verb | str] = {
     "serve": LOCAL,
@@ -161,18 +185,6 @@ COMMANDS: dict[str, Verb | str] = {
     "backup": LOCAL,
     "restore": LOCAL,
     "purge": LOCAL,
-    "webhooks create": LOCAL,
-    "webhooks list": LOCAL,
-    "webhooks get": LOCAL,
-    "webhooks edit": LOCAL,
-    "webhooks rotate": LOCAL,
-    "webhooks verify": LOCAL,
-    "webhooks test": LOCAL,
-    "webhooks deliveries": LOCAL,
-    "webhooks redeliver": LOCAL,
-    "webhooks disable": LOCAL,
-    "webhooks enable": LOCAL,
-    "webhooks delete": LOCAL,
     "webhooks events": NOWHERE,
     "accounts onboard": LOCAL,
     "people create": Verb("{} --account globex --role analyst --name Ana", _address),
@@ -236,6 +248,18 @@ COMMANDS: dict[str, Verb | str] = {
     "alerts get": Verb("{}", _alerted, once=True),
     "alerts acknowledge": Verb("{}", _alerted),
     "alerts resolve": Verb("{}", _alerted),
+    "webhooks create": Verb(f"{HOOK} --event key.created --description Ours --account globex"),
+    "webhooks list": Verb("--account globex --limit 1", _hooked, once=True),
+    "webhooks get": Verb("{}", _hooked, once=True),
+    "webhooks edit": Verb(f"{{}} --to {HOOK}/new --event key.created --event key.deleted", _hooked),
+    "webhooks rotate": Verb("{} --overlap 1h", _hooked),
+    "webhooks verify": Verb("{}", _unproven),
+    "webhooks test": Verb("{}", _hooked),
+    "webhooks deliveries": Verb("{} --limit 1", _tested, once=True),
+    "webhooks redeliver": Verb("{} --since 1d", _hooked),
+    "webhooks disable": Verb("{}", _hooked),
+    "webhooks enable": Verb("{}", _silenced),
+    "webhooks delete": Verb("{} --yes", _hooked),
     "why": Verb("{}", _refused, once=True),
 }
 REMOTE = [name for name, verb in COMMANDS.items() if isinstance(verb, Verb)]
@@ -267,6 +291,7 @@ def test_every_command_has_a_remote_decision() -> None:
 def plain(text: str, made: str) -> str:
     """Output without what differs from call to call: ids, secrets, times, and who it was."""
     for pattern, instead in (
+        (r"whsec_[0-9A-Za-z+/=]+", "SIGNED"),
         (r"\b\w+_live_[km][0-9A-Za-z]{15}(_[0-9A-Za-z]{38})?", "KEY"),
         (r"\b\w+sec_[0-9A-Za-z]{38}", "SECRET"),
         (r"Basic [0-9A-Za-z+/=]+", "Basic B"),
@@ -277,6 +302,8 @@ def plain(text: str, made: str) -> str:
         (r"(token|pair|secret) …\w{4}", "HINT"),
         (r"http://127\.0\.0\.1:[0-9]+", "URL"),
         (r"prsn_[0-9a-f]+", "PERSON"),
+        (r"we_[0-9A-Za-z]{15}", "WEBHOOK"),
+        (r"msg_[0-9A-Za-z]{24}", "MESSAGE"),
         (r"link#[\w-]{43}", "LINK"),
         (r'"token": "[\w-]{43}"', "LINK"),
         (r", while `keywright serve` runs", ""),

@@ -14,6 +14,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from threading import Lock
 from types import TracebackType
 from typing import Any, Final, Self
@@ -29,9 +30,22 @@ from keywright.desk.refusals import Refused
 from keywright.desk.usage import Report, UsageRow
 from keywright.errors import CallerError, Denied, Invalid, NotFound, Unavailable
 from keywright.limits import check_cost
-from keywright.model import Account, Actor, Alert, Changed, Issued, Key, Page, Person, Verdict
+from keywright.model import (
+    Account,
+    Actor,
+    Alert,
+    Changed,
+    Endpoint,
+    Issued,
+    IssuedEndpoint,
+    Key,
+    Page,
+    Person,
+    Verdict,
+)
 from keywright.received import InvitedThere, Received, Verified
 from keywright.schemes import from_mapping
+from keywright.store.deliveries import Delivery
 from keywright.store.keys import Named
 from keywright.store.keyspaces import Applied
 from keywright.store.refusals import Refusal
@@ -79,6 +93,7 @@ class Client:
         self.usage = Usage(self._connections)
         self.refusals = Refusals(self._connections)
         self.alerts = Alerts(self._connections)
+        self.webhooks = Webhooks(self._connections)
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
@@ -533,6 +548,96 @@ class Alerts(Noun):
     def resolve(self, alert_id: str, *, actor: Actor | None = None) -> Alert:
         """Say that it is dealt with. Raises ``NotFound``."""
         return received.alert(self._ask("POST", f"/v1/alerts/{place(alert_id)}/resolve"))
+
+
+class Webhooks(Noun):
+    """Endpoints that are told what happens."""
+
+    def create(
+        self, *, url: str, events: Sequence[str] = (), actor: Actor | None = None, **given: Any
+    ) -> IssuedEndpoint:
+        """Make an endpoint and its signing secret, which is shown in the answer and never again.
+
+        Takes what the library's own verb takes. Raises ``NotFound``, ``Invalid`` or ``Conflict``.
+        """
+        said = {name: value for name, value in given.items() if value is not None}
+        return received.issued_webhook(
+            self._ask("POST", "/v1/webhooks", said | {"url": url, "events": list(events)})
+        )
+
+    def list(self, **narrow: Any) -> Page:  # the verb of every surface
+        """Some of those in reach, oldest first. Raises ``Invalid`` or ``NotFound``."""
+        return _page(self._ask("GET", "/v1/webhooks", **narrow), received.webhook)
+
+    def get(self, endpoint_id: str) -> Endpoint:
+        """Read one. Raises ``NotFound``."""
+        return received.webhook(self._ask("GET", self._at(endpoint_id)))
+
+    def edit(self, endpoint_id: str, *, actor: Actor | None = None, **changed: Any) -> Endpoint:
+        """Change what is mentioned. Raises ``NotFound`` or ``Invalid``."""
+        if "events" in changed:
+            changed["events"] = list(changed["events"])
+        return received.webhook(self._ask("PATCH", self._at(endpoint_id), changed))
+
+    def rotate(self, endpoint_id: str, *, overlap_seconds: int, actor: Actor | None = None) -> IssuedEndpoint:
+        """Give an endpoint a new signing secret. Raises ``NotFound``, ``Invalid`` or ``Conflict``."""
+        body = {"overlap_seconds": overlap_seconds}
+        return received.issued_webhook(self._ask("POST", f"{self._at(endpoint_id)}/rotate", body))
+
+    def verify(self, endpoint_id: str, challenge: str, *, actor: Actor | None = None) -> Endpoint:
+        """Say the challenge that an endpoint was sent. Raises ``NotFound``, ``Invalid`` or ``Conflict``."""
+        return received.webhook(
+            self._ask("POST", f"{self._at(endpoint_id)}/verify", {"challenge": challenge})
+        )
+
+    def disable(self, endpoint_id: str, *, actor: Actor | None = None) -> Endpoint:
+        """Tell an endpoint nothing until it is enabled. Raises ``NotFound``."""
+        return received.webhook(self._ask("POST", f"{self._at(endpoint_id)}/disable"))
+
+    def enable(self, endpoint_id: str, *, actor: Actor | None = None) -> Endpoint:
+        """Tell a disabled endpoint again. Raises ``NotFound``."""
+        return received.webhook(self._ask("POST", f"{self._at(endpoint_id)}/enable"))
+
+    def delete(self, endpoint_id: str, *, actor: Actor | None = None) -> Endpoint:
+        """Remove an endpoint for good. Raises ``NotFound``."""
+        return received.webhook(self._ask("DELETE", self._at(endpoint_id)))
+
+    def test(self, endpoint_id: str) -> str:
+        """Send an endpoint a test, or its challenge once more; the message's id. Raises ``NotFound`` or ``Conflict``."""
+        message_id: str = self._ask("POST", f"{self._at(endpoint_id)}/test")["message_id"]
+        return message_id
+
+    def deliveries(self, endpoint_id: str, **narrow: Any) -> Page:
+        """What was sent to an endpoint and what came of it, newest first. Raises ``NotFound`` or ``Invalid``."""
+        return _page(
+            self._ask("GET", f"{self._at(endpoint_id)}/deliveries", **narrow), partial(_delivery, endpoint_id)
+        )
+
+    def redeliver(self, endpoint_id: str, *, since: int) -> int:
+        """Try anew what was given up since an instant; how many messages. Raises ``NotFound`` or ``Conflict``."""
+        body = {"since": rfc3339(since)}
+        many: int = self._ask("POST", f"{self._at(endpoint_id)}/redeliver", body)["messages"]
+        return many
+
+    def _at(self, endpoint_id: str) -> str:
+        return f"/v1/webhooks/{place(endpoint_id)}"
+
+
+def _delivery(endpoint_id: str, said: dict[str, Any]) -> Delivery:
+    return Delivery(
+        seq=0,
+        message_id=said["message_id"],
+        endpoint_id=endpoint_id,
+        type=said["type"],
+        body=said["body"] or "",
+        at=parse_instant(said["at"]),
+        state=said["state"],
+        attempts=said["attempts"],
+        next_at=received.instant(said["next_attempt_at"]),
+        last_at=received.instant(said["last_attempt_at"]),
+        status=said["status"],
+        error=said["error"] or "",
+    )
 
 
 def _page(said: dict[str, Any], read: Any) -> Page:

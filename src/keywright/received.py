@@ -14,10 +14,13 @@ from keywright.model import (
     Binding,
     Changed,
     Credential,
+    Endpoint,
+    EndpointSecret,
     ExpiryPolicy,
     Fields,
     Gate,
     Issued,
+    IssuedEndpoint,
     Key,
     KeyRecord,
     Keyspace,
@@ -64,6 +67,29 @@ def alert(said: dict[str, Any]) -> Alert:
         acted_at=instant(said["acted_at"]),
         evidence=said["evidence"] | named,
     )
+
+
+def webhook(said: dict[str, Any]) -> Endpoint:
+    """An endpoint. What its secrets derive from is not told."""
+    same = ("id", "url", "description", "state", "state_reason", "created_by")
+    secrets = tuple(
+        EndpointSecret(one["n"], 0, b"", parse_instant(one["created_at"]), instant(one["ends_at"]))
+        for one in said["secrets"]
+    )
+    return Endpoint(
+        **{name: said[name] for name in same},
+        events=tuple(said["events"]),
+        binding=Binding(said["account"], said["keyspace"], said["environment"]),
+        challenge=None,
+        created_at=parse_instant(said["created_at"]),
+        updated_at=parse_instant(said["updated_at"]),
+        secrets=secrets,
+    )
+
+
+def issued_webhook(said: dict[str, Any]) -> IssuedEndpoint:
+    """An endpoint, and the signing secret that was made with it."""
+    return IssuedEndpoint(webhook(said["webhook"]), Secret(said["secret"]))
 
 
 def key(said: dict[str, Any]) -> Key:

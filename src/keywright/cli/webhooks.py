@@ -1,22 +1,22 @@
 """``keywright webhooks``: endpoints that are told what happens."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from keywright.cli.opening import (
     InOrder,
+    Place,
     actor,
+    anywhere,
     as_json,
     confirm,
-    opened,
     past,
     print_json,
     print_line,
     print_record,
     print_table,
-    where,
+    reached,
     yes,
 )
 from keywright.events import EVENTS, UNASKED
@@ -49,12 +49,10 @@ def command() -> None:
 @click.option("--environment", help="Only what happens to keys of an environment of the keyspace.")
 @click.option("--quiet", is_flag=True, help="Print the signing secret alone.")
 @as_json
-@where
-def create(
-    address: str, database: str | None, config: Path | None, *, quiet: bool, as_json: bool, **given: Any
-) -> None:
+@anywhere
+def create(address: str, place: Place, *, quiet: bool, as_json: bool, **given: Any) -> None:
     """Make an endpoint. Its signing secret is shown once."""
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         issued = installation.webhooks.create(url=address, actor=actor(), **given)
         _show_issued(issued, installation.clock(), quiet=quiet, as_json=as_json)
 
@@ -65,12 +63,12 @@ def create(
 @click.option("--cursor", help="Where the last page ended.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many.  [50]")
 @as_json
-@where
-def list_webhooks(database: str | None, config: Path | None, *, as_json: bool, **narrow: Any) -> None:
+@anywhere
+def list_webhooks(place: Place, *, as_json: bool, **narrow: Any) -> None:
     """List endpoints."""
     from keywright import shown
 
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         page, now = installation.webhooks.list(**narrow), installation.clock()
     if as_json:
         print_json(
@@ -86,10 +84,10 @@ def list_webhooks(database: str | None, config: Path | None, *, as_json: bool, *
 @command.command("get")
 @click.argument("webhook_id")
 @as_json
-@where
-def get(webhook_id: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
+@anywhere
+def get(webhook_id: str, place: Place, *, as_json: bool) -> None:
     """Show one endpoint."""
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         _show(installation.webhooks.get(webhook_id), installation.clock(), as_json=as_json)
 
 
@@ -100,11 +98,10 @@ def get(webhook_id: str, database: str | None, config: Path | None, *, as_json: 
 @click.option("--all-events", is_flag=True, help="Tell it of everything.")
 @click.option("--description", help="What it is for.")
 @as_json
-@where
+@anywhere
 def edit(
     webhook_id: str,
-    database: str | None,
-    config: Path | None,
+    place: Place,
     *,
     all_events: bool,
     as_json: bool,
@@ -118,7 +115,7 @@ def edit(
         raise click.UsageError("--event and --all-events do not go together")
     if events or all_events:
         changed["events"] = events
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         edited = installation.webhooks.edit(webhook_id, actor=actor(), **changed)
         _show(edited, installation.clock(), as_json=as_json)
 
@@ -130,13 +127,11 @@ def edit(
 )
 @click.option("--quiet", is_flag=True, help="Print the signing secret alone.")
 @as_json
-@where
-def rotate(
-    webhook_id: str, overlap: str, database: str | None, config: Path | None, *, quiet: bool, as_json: bool
-) -> None:
+@anywhere
+def rotate(webhook_id: str, overlap: str, place: Place, *, quiet: bool, as_json: bool) -> None:
     """Replace an endpoint's signing secret; the new one is shown once."""
     seconds = parse_span(overlap, path="--overlap")
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         issued = installation.webhooks.rotate(webhook_id, overlap_seconds=seconds, actor=actor())
         _show_issued(issued, installation.clock(), quiet=quiet, as_json=as_json)
 
@@ -145,12 +140,10 @@ def rotate(
 @click.argument("webhook_id")
 @click.argument("challenge")
 @as_json
-@where
-def verify(
-    webhook_id: str, challenge: str, database: str | None, config: Path | None, *, as_json: bool
-) -> None:
+@anywhere
+def verify(webhook_id: str, challenge: str, place: Place, *, as_json: bool) -> None:
     """Say the challenge that a pending endpoint was sent."""
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         verified = installation.webhooks.verify(webhook_id, challenge, actor=actor())
         _show(verified, installation.clock(), as_json=as_json)
 
@@ -158,10 +151,10 @@ def verify(
 @command.command("test")
 @click.argument("webhook_id")
 @as_json
-@where
-def test(webhook_id: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
+@anywhere
+def test(webhook_id: str, place: Place, *, as_json: bool) -> None:
     """Send an endpoint a test, or a pending one its challenge once more."""
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         message_id = installation.webhooks.test(webhook_id)
     if as_json:
         print_json({"message_id": message_id})
@@ -175,14 +168,12 @@ def test(webhook_id: str, database: str | None, config: Path | None, *, as_json:
 @click.option("--cursor", help="Where the last page ended.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many.  [50]")
 @as_json
-@where
-def deliveries(
-    webhook_id: str, database: str | None, config: Path | None, *, as_json: bool, **narrow: Any
-) -> None:
+@anywhere
+def deliveries(webhook_id: str, place: Place, *, as_json: bool, **narrow: Any) -> None:
     """List what was sent to an endpoint, and what came of it."""
     from keywright import shown
 
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         page = installation.webhooks.deliveries(webhook_id, **narrow)
     found = [shown.delivery(one) for one in page.items]
     if as_json:
@@ -210,12 +201,10 @@ def deliveries(
 @click.argument("webhook_id")
 @click.option("--since", required=True, help="How long ago, or a time: 2d.")
 @as_json
-@where
-def redeliver(
-    webhook_id: str, since: str, database: str | None, config: Path | None, *, as_json: bool
-) -> None:
+@anywhere
+def redeliver(webhook_id: str, since: str, place: Place, *, as_json: bool) -> None:
     """Send again what was given up."""
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         start = past(since, installation.clock(), path="--since")
         assert start is not None
         many = installation.webhooks.redeliver(webhook_id, since=start)
@@ -229,9 +218,9 @@ def _simple(verb: str, sentence: str) -> None:
     @command.command(verb, help=sentence)
     @click.argument("webhook_id")
     @as_json
-    @where
-    def run(webhook_id: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
-        with opened(database, config) as installation:
+    @anywhere
+    def run(webhook_id: str, place: Place, *, as_json: bool) -> None:
+        with reached(place) as installation:
             changed = getattr(installation.webhooks, verb)(webhook_id, actor=actor())
             _show(changed, installation.clock(), as_json=as_json)
 
@@ -247,12 +236,12 @@ for _verb, _sentence in (
 @click.argument("webhook_id")
 @yes
 @as_json
-@where
-def delete(webhook_id: str, database: str | None, config: Path | None, *, yes: bool, as_json: bool) -> None:
+@anywhere
+def delete(webhook_id: str, place: Place, *, yes: bool, as_json: bool) -> None:
     """Remove an endpoint for good."""
     from keywright import shown
 
-    with opened(database, config) as installation:
+    with reached(place) as installation:
         endpoint = installation.webhooks.get(webhook_id)
         confirm(f"Delete the webhook to {endpoint.url}? What waits for it is given up.", yes=yes)
         deleted = installation.webhooks.delete(webhook_id, actor=actor())
