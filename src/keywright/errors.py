@@ -8,7 +8,7 @@
     │   ├── Conflict               the thing is not in a state for this: ``conflict``
     │   ├── Exceeds                a grant larger than its grantor: ``exceeds_grantor``
     │   ├── Forbidden              a role that does not allow it: ``insufficient_role``
-    │   ├── SignInFailed           an address and a password that do not belong together: ``sign_in_failed``
+    │   ├── SignInFailed           an address, a password and a code that do not belong together: ``sign_in_failed``
     │   ├── SecondFactorNeeded  the password is right, and a code is wanted as well: ``second_factor_needed``
     │   ├── Throttled              too many failures before this one: ``rate_limited``
     │   └── Denied                 a server refuses the key that a call came with: under the code that it says
@@ -63,7 +63,7 @@ CODES: Final[dict[str, Meaning]] = {
     "too_many_headers": Meaning(431, "The request has too many header fields"),
     "exceeds_grantor": Meaning(403, "A grant cannot exceed its grantor"),
     # what a person is told
-    "sign_in_failed": Meaning(401, "Address and password do not belong together"),
+    "sign_in_failed": Meaning(401, "Address, password and code do not belong together"),
     "second_factor_needed": Meaning(401, "A code of your second factor is needed as well"),
     "second_factor_missing": Meaning(403, "Set up a second factor before this"),
     "signed_out": Meaning(401, "Nobody is signed in"),
@@ -131,12 +131,12 @@ class Forbidden(CallerError):
 
 
 class SignInFailed(CallerError):
-    """Address and password do not belong together. Why is never said."""
+    """Address, password and, where there is one, the code do not belong together. Why is never said."""
 
     code = "sign_in_failed"
 
     def __init__(self) -> None:
-        super().__init__("Address and password do not belong together.")
+        super().__init__("Address, password and code do not belong together.")
 
 
 class SecondFactorNeeded(CallerError):
