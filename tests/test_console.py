@@ -215,6 +215,8 @@ PAGES: dict[str, Entry] = {
     "POST /console/operator/people/{person}": Entry(
         303, lambda _: {"act": "disable"}, lambda things: things.person
     ),
+    "GET /console/@{account}/hygiene": Entry(),
+    "POST /console/@{account}/hygiene": Entry(303, lambda things: {"act": "disable", "key": things.key}),
     "GET /console/@{account}/alerts": Entry(),
     "POST /console/@{account}/alerts/{alert_id}": Entry(
         303, lambda _: {"act": "acknowledge"}, lambda things: things.alert
@@ -602,6 +604,37 @@ def test_deleting_wants_the_name(door: Door, kw: Keywright, key: Issued) -> None
     assert key.key.id not in text(door.get(KEYS, signed_in(begun)))
 
 
+def test_hygiene_finds_and_does(door: Door, kw: Keywright, clock: Clock) -> None:
+    """The page has each key under what is found of it, as the API tells it; one click disables or ends it, and only of ours."""
+    at, api = "/console/@globex/hygiene", "/v1/keys?account=globex&hygiene="
+    idle = make(kw, name="Idle").key
+    clock.advance(days=30)
+    ending = make(kw, name="Ending", access="read_only", expires_at=clock() + 86_400_000_000).key
+    closed = make(kw, name="Closed", keyspace="fullwhere").key
+    foreign = make(kw, name="Foreign", account="initech").key
+    begun = begin(kw, "admin")
+
+    page = text(door.get(at, signed_in(begun)))
+    for finding in ("unused", "expiring", "all_access", "no_expiry", "old"):
+        told = {one["name"] for one in door.get(api + finding, as_person(kw, begun)).json["items"]}
+        part = page.partition(f'<section aria-labelledby="{finding}">')[2].partition("</section>")[0]
+        assert {name for name in ("Idle", "Ending", "Closed", "Foreign") if f"<bdi>{name}<" in part} == told
+    assert door.get(f"{at}?finding=dirty", signed_in(begun)).status == 422
+    seen = text(door.get(at, signed_in(begin(kw, "developer", email="dev@globex.example"))))
+    assert (idle.id in seen, closed.id in seen) == (True, False)
+
+    for key, doing in ((idle, "disable"), (ending, "extend")):
+        done = post(door, kw, at, begun, {"act": doing, "key": key.id, "finding": "unused"})
+        assert done.get("location") == f"{at}?said=hygiene_{doing}&finding=unused"
+    assert kw.keys.get(idle.id).state == "disabled"
+    assert kw.keys.get(ending.id).expires_at == clock() - clock() % 1_000_000 + 90 * 86_400_000_000
+    again = post(door, kw, at, begun, {"act": "disable", "key": idle.id})
+    assert again.get("location") in (f"{at}?said=hygiene_none", f"{at}?said=hygiene_disable")
+    several = [("act", "disable"), ("key", ending.id), ("key", foreign.id)]
+    assert post(door, kw, at, begun, several).status == 404
+    assert {kw.keys.get(key.id).state for key in (ending, foreign)} == {"active"}
+
+
 # ---------------------------------------------------------------------------------------------------- parity with the API
 
 
@@ -720,7 +753,7 @@ def _by_call(door: Door, kw: Keywright, page: str) -> Any:
     entry = PAGES[DONE.get(page, (page, None))[0]]
     begun = _operator(kw, entry)
     things = Things(kw, begun)
-    thing = Things.key.fget(things) if page.endswith("bulk") else entry.thing(things)  # type: ignore[attr-defined]
+    thing = Things.key.fget(things) if page.endswith(("/bulk", "/hygiene")) else entry.thing(things)  # type: ignore[attr-defined]
     if page.endswith("{username}"):
         thing = kw.accounts.create(f"a{token_hex(4)}").username
     names = ("key_id", "person_id", "management_key_id", "username", "alert_id")

@@ -771,6 +771,41 @@ def test_every_state_of_a_key(site: Site, clock: Clock) -> None:
 
 
 @pytest.mark.security("A-06")
+def test_hygiene_in_one_click(site: Site, clock: Clock) -> None:
+    """What is unused, ends soon, may do everything, never ends or is old is told, and each is one click from right."""
+    page, kw = site.page, site.kw
+    old = make(kw, keyspace="gallabox", name="First integration").key.id
+    clock.advance(days=366)
+    begin(kw, "owner", email="new@globex.example")
+    make(kw, keyspace="fullwhere", name="Nightly export", access="read_only")
+    soon = clock() + 3 * 86_400 * 1_000_000
+    make(kw, keyspace="fullwhere", name="Trial", access="read_only", expires_at=soon)
+    site.go("/console/@globex/hygiene")
+    site.sign_in("new@globex.example")
+    expect(page.get_by_role("heading", level=2)).to_have_text(
+        ["Unused", "Expiring", "May do everything", "Without expiry", "Old"]
+    )
+    site.looked_at("hygiene")
+    for click, said in (
+        ("90 days more: Trial", "They end in ninety days"),
+        ("End in 90 days: Nightly export", "They end in ninety days"),
+        ("Disable: First integration", "Disabled"),
+    ):
+        page.get_by_role("button", name=click).click()
+        expect(page.get_by_role("status")).to_contain_text(said)
+    expect(page.get_by_text("Nothing wants looking after.")).to_be_visible()
+    kw.keys.enable(old)
+    page.reload()
+    for click, heading in (
+        ("Choose less: First integration", "Edit First integration"),
+        ("Rotate: First integration", "Rotate First integration"),
+    ):
+        page.get_by_role("link", name=click).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text(heading)
+        page.go_back()
+
+
+@pytest.mark.security("A-06")
 def test_every_other_screen_of_an_account(site: Site) -> None:
     """Members, management keys, audit trail, usage and one's own page, for an admin; and what an analyst may not see."""
     page, kw = site.page, site.kw

@@ -13,6 +13,7 @@ from keywright.desk import LIBRARY, Change, Desk, cursors, fields, grants
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.once import Once
 from keywright.errors import Conflict, Exceeds, Forbidden, Invalid, NotFound, Unavailable
+from keywright.hygiene import FINDINGS, findings
 from keywright.keyring import Keyring
 from keywright.model import (
     MANAGEMENT,
@@ -224,6 +225,7 @@ class Keys(Desk):
         application: str | None = None,
         q: str | None = None,
         parent: str | None = None,
+        hygiene: str | None = None,
         sort: str = "-created_at",
         cursor: str | None = None,
         limit: int = 50,
@@ -231,12 +233,17 @@ class Keys(Desk):
     ) -> Page:
         """Some keys, newest first unless ``sort`` says otherwise. A secret in ``q`` is looked up by its id.
 
-        Raises ``Invalid`` for a filter that makes no sense or a cursor of another list.
+        With ``hygiene``, one of ``hygiene.FINDINGS``, those of which it holds.
+
+        Raises ``Invalid`` for a filter that makes no sense or a cursor of another list; with ``hygiene`` ``Unavailable``
+        where nobody can say when a key was last used.
         """
         if sort not in SORTS:
             raise Invalid(f"is one of {', '.join(SORTS)}", path="sort")
         if state is not None and state not in STATES:
             raise Invalid(f"is one of {', '.join(STATES)}", path="state")
+        if hygiene is not None and hygiene not in FINDINGS:
+            raise Invalid(f"is one of {', '.join(FINDINGS)}", path="hygiene")
         if not 1 <= limit <= LONGEST_PAGE:
             raise Invalid(f"is from 1 to {LONGEST_PAGE}", path="limit")
         narrow = Filter(
@@ -251,6 +258,7 @@ class Keys(Desk):
             application=application,
             q=_without_secret(q),
             parent=parent,
+            hygiene=hygiene,
             bound=Binding(reach.account, reach.keyspace, reach.environment) if reach.management else None,
             sort=sort,
         )
@@ -259,7 +267,7 @@ class Keys(Desk):
         key, now = self.keyring.cursor, self.clock()
         after = None if cursor is None else cursors.read(cursor, narrow, key)
         with self.database.read() as connection:
-            found = _with_flags(connection, keys.page(connection, narrow, now, after=after, limit=limit + 1))
+            found = _with_flags(connection, self._found(connection, narrow, now, after, limit + 1))
         more = len(found) > limit
         shown = self._with_last_use(found[:limit])
         following = cursors.write(keys.place_of(shown[-1], sort), narrow, key) if more else None
@@ -560,14 +568,32 @@ class Keys(Desk):
             raise Conflict(f"the account is {owner.state}; keys are made for active accounts only")
         return owner
 
+    def _found(
+        self, connection: Connection, narrow: Filter, now: int, after: Sequence[Any] | None, many: int
+    ) -> Sequence[Key]:
+        """The next keys of a list. Of a finding the store knows a part, and has to be asked until there are enough."""
+        if narrow.hygiene is None:
+            return keys.page(connection, narrow, now, after=after, limit=many)
+        found: list[Key] = []
+        while len(found) < many:
+            some = keys.page(connection, narrow, now, after=after, limit=LONGEST_PAGE)
+            found += [key for key in self._last_used(some) if narrow.hygiene in findings(key, now)]
+            if len(some) < LONGEST_PAGE:
+                break
+            after = keys.place_of(some[-1], narrow.sort)
+        return found[:many]
+
     def _with_last_use(self, found: Sequence[Key]) -> Sequence[Key]:
-        if not found:
-            return found
         try:
-            with self.database.read("usage") as connection:
-                seen = usage.last(connection, [key.id for key in found])
+            return self._last_used(found)
         except Unavailable:  # counting is down: no reason to hide a key from who wants to stop it
             return found
+
+    def _last_used(self, found: Sequence[Key]) -> Sequence[Key]:
+        if not found:
+            return found
+        with self.database.read("usage") as connection:
+            seen = usage.last(connection, [key.id for key in found])
         return tuple(_used(key, seen) for key in found)
 
 
