@@ -1,6 +1,7 @@
 """Keys: create, get, list, edit, rotate (finish, cancel), invalidate, disable, enable, delete, purge."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from ipaddress import ip_network
 from typing import Any, Final
 
@@ -414,20 +415,17 @@ class Keys(Desk):
         """
         why = None if reason is None else fields.name(reason, path="reason")
         with self.change() as change:
-            before = self._in_reach(change, key_id, reach)
-            if before.state == "invalidated":
-                return Changed(before, change.travelled)
-            keys.end_secrets(change.tx, key_id, before.secrets[0].n + 1, change.now)
-            self._set_state(change, key_id, "invalidated", why, ended_at=change.now)
-            return self._changed(change, before, actor, "key.invalidate", reason=why)
+            return self._invalidate(change, self._in_reach(change, key_id, reach), why, actor)
 
     def disable(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """Stop a key until it is enabled. Raises ``NotFound``, or ``Conflict`` for one that was invalidated."""
-        return self._switch(key_id, "disabled", "key.disable", actor, reach)
+        with self.change() as change:
+            return self._switch(change, self._in_reach(change, key_id, reach), "disabled", actor, reach)
 
     def enable(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """Let a disabled key work again. Raises ``NotFound``, or ``Conflict`` for one that was invalidated."""
-        return self._switch(key_id, "active", "key.enable", actor, reach)
+        with self.change() as change:
+            return self._switch(change, self._in_reach(change, key_id, reach), "active", actor, reach)
 
     def delete(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """Remove a key for good. A tombstone keeps id, name and MAC, so that a later use can be told from a guess.
@@ -437,6 +435,30 @@ class Keys(Desk):
         with self.change() as change:
             before = self._in_reach(change, key_id, reach)
             return self._remove(change, before, actor)
+
+    def several(
+        self, doing: str, key_ids: Sequence[str], *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING
+    ) -> int:
+        """Disable, enable, invalidate or delete several in one transaction; how many were there to be changed so.
+
+        One that is not there, not in reach, or cannot be changed so is passed over. Raises ``Invalid``, ``Forbidden``
+        or ``Exceeds``; then nothing was changed.
+        """
+        verbs: dict[str, Callable[[Change, Key], Changed]] = {
+            "disable": lambda change, key: self._switch(change, key, "disabled", actor, reach),
+            "enable": lambda change, key: self._switch(change, key, "active", actor, reach),
+            "invalidate": lambda change, key: self._invalidate(change, key, None, actor),
+            "delete": lambda change, key: self._remove(change, key, actor),
+        }
+        if doing not in verbs:
+            raise Invalid(f"is one of {', '.join(verbs)}", path="act")
+        done = 0
+        with self.change() as change:
+            for key_id in key_ids:
+                with suppress(NotFound, Conflict):
+                    verbs[doing](change, self._in_reach(change, key_id, reach))
+                    done += 1
+        return done
 
     def purge(self, *, older_than: int = 30 * DAY, actor: Actor = LIBRARY) -> int:
         """Remove the tombstones of keys deleted more than ``older_than`` seconds ago, for good; how many there were."""
@@ -516,18 +538,23 @@ class Keys(Desk):
         keys.add_secret(change.tx, key_id, n, mac, self.keyring.current, hint, change.now, grace=grace)
         return _shown(space, key_id, secret)
 
-    def _switch(self, key_id: str, state: str, action: str, actor: Actor, reach: Reach) -> Changed:
-        with self.change() as change:
-            before = self._in_reach(change, key_id, reach)
-            if before.state == "invalidated":
-                raise Conflict("an invalidated key cannot be disabled or enabled again")
-            if before.state == state or (before.state == "expired" and state == "active"):
-                return Changed(before, change.travelled)
-            if state == "active":
-                space = self._keyspace(change, before.keyspace, management=reach.management)
-                reach.give(space, before.access, before.scopes)
-            self._set_state(change, key_id, state, None)
-            return self._changed(change, before, actor, action)
+    def _switch(self, change: Change, before: Key, state: str, actor: Actor, reach: Reach) -> Changed:
+        if before.state == "invalidated":
+            raise Conflict("an invalidated key cannot be disabled or enabled again")
+        if before.state == state or (before.state == "expired" and state == "active"):
+            return Changed(before, change.travelled)
+        if state == "active":
+            space = self._keyspace(change, before.keyspace, management=reach.management)
+            reach.give(space, before.access, before.scopes)
+        self._set_state(change, before.id, state, None)
+        return self._changed(change, before, actor, "key.enable" if state == "active" else "key.disable")
+
+    def _invalidate(self, change: Change, before: Key, reason: str | None, actor: Actor) -> Changed:
+        if before.state == "invalidated":
+            return Changed(before, change.travelled)
+        keys.end_secrets(change.tx, before.id, before.secrets[0].n + 1, change.now)
+        self._set_state(change, before.id, "invalidated", reason, ended_at=change.now)
+        return self._changed(change, before, actor, "key.invalidate", reason=reason)
 
     def _set_state(self, change: Change, key_id: str, state: str, reason: str | None, **more: Any) -> None:
         keys.change(change.tx, key_id, state=state, state_reason=reason, updated_at=change.now, **more)

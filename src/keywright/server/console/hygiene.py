@@ -4,10 +4,11 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from keywright.errors import Conflict, Invalid
+from keywright.errors import Conflict, Invalid, NotFound
 from keywright.hygiene import FINDINGS, findings
 from keywright.model import Key, Keyspace
 from keywright.server.console import words
+from keywright.server.console.bulk import MOST_AT_ONCE
 from keywright.server.console.visits import Page, Visit, field
 from keywright.times import DAY, SECOND
 
@@ -15,7 +16,6 @@ from keywright.times import DAY, SECOND
 _FEW: Final = 10
 _MANY: Final = 100
 _MORE: Final = 90 * DAY  # seconds
-_MOST_AT_ONCE: Final = 200
 
 
 def listing(visit: Visit) -> Response:
@@ -47,25 +47,24 @@ def _found(visit: Visit, finding: str, chosen: str | None) -> Any:
 
 
 def act(visit: Visit) -> Response:
-    """Disable keys, or let them end in ninety days; each by itself, and all are ours to change or none is."""
+    """Disable keys, or let them end in ninety days: those that can be."""
     doing, chosen = visit.form.get("act", ""), visit.every("key")
-    if doing not in ("disable", "extend") or not chosen or len(chosen) > _MOST_AT_ONCE:
+    if doing not in ("disable", "extend") or not chosen or len(chosen) > MOST_AT_ONCE:
         raise Invalid(words.NOTHING_CHOSEN)
-    keys = [visit.opened.keys.get(key_id, reach=visit.reach) for key_id in chosen]
-    done = [key for key in keys if _done(visit, key, doing)]
+    if doing == "disable":
+        done = visit.opened.keys.several("disable", chosen, actor=visit.caller.actor, reach=visit.reach)
+    else:
+        done = sum(_extended(visit, key_id) for key_id in chosen)
     back = {"finding": visit.form["finding"]} if visit.form["finding"] in FINDINGS else {}
     return visit.go(visit.at("hygiene"), said=f"hygiene_{doing}" if done else "hygiene_none", **back)
 
 
-def _done(visit: Visit, key: Key, doing: str) -> bool:
-    """Whether a key could be changed as it is."""
-    keys, actor, reach = visit.opened.keys, visit.caller.actor, visit.reach
+def _extended(visit: Visit, key_id: str) -> bool:
+    keys = visit.opened.keys
     try:
-        if doing == "disable":
-            keys.disable(key.id, actor=actor, reach=reach)
-        else:
-            keys.edit(key.id, expires_at=_end(visit, key), actor=actor, reach=reach)
-    except Conflict:
+        end = _end(visit, keys.get(key_id, reach=visit.reach))
+        keys.edit(key_id, expires_at=end, actor=visit.caller.actor, reach=visit.reach)
+    except (Conflict, NotFound):
         return False
     return True
 

@@ -31,6 +31,7 @@ SCAN_AGAIN: Final = (
 )
 NOT_THE_SAME: Final = "is not what was typed the first time"
 NOTHING_CHOSEN: Final = "Tick some keys first, two hundred at most, and choose what to do with them."
+TYPE_THE_ACCOUNT: Final = "Type the name of the account as it stands beside the box. Nothing was changed."
 TYPE_THE_NAME: Final = "does not match: type the key's name as it stands above"
 
 _ERRORS: Final = {
@@ -61,6 +62,7 @@ SAID: Final = {
     "hygiene_disable": "Disabled. Enable one on its page if somebody misses it.",
     "hygiene_extend": "They end in ninety days.",
     "hygiene_none": "None of them could be changed. Look at each.",
+    "bulk_none": "None of them could be changed so. Look at each.",
     "bulk_disable": "The chosen keys are disabled.",
     "bulk_enable": "The chosen keys are enabled.",
     "bulk_invalidate": "The chosen keys are invalidated.",
