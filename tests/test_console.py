@@ -3,6 +3,7 @@
 The pages are those of ``console.ROUTES``: one without an entry in ``PAGES`` fails.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from html import unescape
@@ -26,7 +27,9 @@ from keywright.testing import Clock, copied
 from people import PASSWORD, as_person, begin, member
 from surfaces import Door, Reply, manager, server
 from test_management_api import alerted
+from test_many_keys import crowd_in
 
+CROWD = 10_000 if os.environ.get("KEYWRIGHT_PROOF") else 450
 EVERYBODY = (*ROLES, "operator", "nobody", "foreign")
 KEYS = "/console/@globex/every/keys"
 ONCE = "0" * 32
@@ -602,6 +605,42 @@ def test_deleting_wants_the_name(door: Door, kw: Keywright, key: Issued) -> None
     assert post(door, kw, path, begun, {"name": "CRM sync"}).status == 303
     assert door.get(f"{KEYS}/{key.key.id}", signed_in(begun)).status == 404
     assert key.key.id not in text(door.get(KEYS, signed_in(begun)))
+
+
+@pytest.mark.full("ten thousand keys")
+def test_a_whole_list_at_once(door: Door, kw: Keywright) -> None:
+    """Every key of a list is changed, those not shown too, once the account's name was typed; of others none is."""
+    begun, kept = begin(kw, "owner"), make(kw, name="Apart", account="initech").key.id
+    other = make(kw, environment="staging").key.id
+    crowd_in(kw, make(kw), CROWD)
+    form = {"act": "disable", "every": "yes", "environment": "production"}
+
+    shown = text(door.get(f"{KEYS}?environment=production", signed_in(begun)))
+    asked = post(door, kw, f"{KEYS}/bulk", begun, form)
+    wrong = post(door, kw, f"{KEYS}/bulk", begun, form | {"sure": "yes", "name": "initech"})
+
+    assert "Every one of this list" in shown
+    assert (asked.status, wrong.status) == (200, 422)
+    assert "Type the name of the account" in text(asked)
+    assert active(kw) == {"globex": CROWD - CROWD // 10 + 2, "initech": 1}
+    done = post(door, kw, f"{KEYS}/bulk", begun, form | {"sure": "yes", "name": "globex"})
+    assert done.get("location") == f"{KEYS}?said=bulk_disable"
+    assert active(kw) == {"globex": 1, "initech": 1}
+    assert {kw.keys.get(one).state for one in (other, kept)} == {"active"}
+
+
+def active(kw: Keywright) -> dict[str, int]:
+    """How many keys of each account work."""
+    return {account: _count(kw, account) for account in ("globex", "initech")}
+
+
+def _count(kw: Keywright, account: str) -> int:
+    many, cursor = 0, None
+    while True:
+        page = kw.keys.list(account=account, state="active", limit=200, cursor=cursor)
+        many, cursor = many + len(page.items), page.next_cursor
+        if cursor is None:
+            return many
 
 
 def test_hygiene_finds_and_does(door: Door, kw: Keywright, clock: Clock) -> None:

@@ -415,17 +415,23 @@ class Keys(Desk):
         """
         why = None if reason is None else fields.name(reason, path="reason")
         with self.change() as change:
-            return self._invalidate(change, self._in_reach(change, key_id, reach), why, actor)
+            before = self._in_reach(change, key_id, reach)
+            self._invalidate(change, before, why, actor)
+            return self._after(change, before)
 
     def disable(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """Stop a key until it is enabled. Raises ``NotFound``, or ``Conflict`` for one that was invalidated."""
         with self.change() as change:
-            return self._switch(change, self._in_reach(change, key_id, reach), "disabled", actor, reach)
+            before = self._in_reach(change, key_id, reach)
+            self._switch(change, before, "disabled", actor, reach)
+            return self._after(change, before)
 
     def enable(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """Let a disabled key work again. Raises ``NotFound``, or ``Conflict`` for one that was invalidated."""
         with self.change() as change:
-            return self._switch(change, self._in_reach(change, key_id, reach), "active", actor, reach)
+            before = self._in_reach(change, key_id, reach)
+            self._switch(change, before, "active", actor, reach)
+            return self._after(change, before)
 
     def delete(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """Remove a key for good. A tombstone keeps id, name and MAC, so that a later use can be told from a guess.
@@ -434,7 +440,8 @@ class Keys(Desk):
         """
         with self.change() as change:
             before = self._in_reach(change, key_id, reach)
-            return self._remove(change, before, actor)
+            self._remove(change, before, actor)
+            return self._after(change, before)
 
     def several(
         self, doing: str, key_ids: Sequence[str], *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING
@@ -444,7 +451,7 @@ class Keys(Desk):
         One that is not there, not in reach, or cannot be changed so is passed over. Raises ``Invalid``, ``Forbidden``
         or ``Exceeds``; then nothing was changed.
         """
-        verbs: dict[str, Callable[[Change, Key], Changed]] = {
+        verbs: dict[str, Callable[[Change, Key], None]] = {
             "disable": lambda change, key: self._switch(change, key, "disabled", actor, reach),
             "enable": lambda change, key: self._switch(change, key, "active", actor, reach),
             "invalidate": lambda change, key: self._invalidate(change, key, None, actor),
@@ -454,9 +461,9 @@ class Keys(Desk):
             raise Invalid(f"is one of {', '.join(verbs)}", path="act")
         done = 0
         with self.change() as change:
-            for key_id in key_ids:
+            for before in keys.several(change.tx, key_ids, change.now):
                 with suppress(NotFound, Conflict):
-                    verbs[doing](change, self._in_reach(change, key_id, reach))
+                    verbs[doing](change, self._covered(before, before.id, reach))
                     done += 1
         return done
 
@@ -512,12 +519,12 @@ class Keys(Desk):
         shown = _shown(space, values["id"], secret)
         return Issued(msgspec.structs.replace(made, children=()), shown, change.travelled)
 
-    def _remove(self, change: Change, before: Key, actor: Actor) -> Changed:
+    def _remove(self, change: Change, before: Key, actor: Actor) -> None:
         self._set_state(
             change, before.id, "deleted", before.state_reason, deleted_at=change.now, search="",
             ended_at=before.ended_at or change.now,
         )  # fmt: skip
-        return self._changed(change, before, actor, "key.delete", name=before.name)
+        self._tell(change, before, actor, "key.delete", name=before.name)
 
     def _still(self, change: Change, by: KeyRecord) -> None:
         """Hold a grantor to what it is now: it may have been stopped or narrowed since it was verified."""
@@ -538,30 +545,36 @@ class Keys(Desk):
         keys.add_secret(change.tx, key_id, n, mac, self.keyring.current, hint, change.now, grace=grace)
         return _shown(space, key_id, secret)
 
-    def _switch(self, change: Change, before: Key, state: str, actor: Actor, reach: Reach) -> Changed:
+    def _switch(self, change: Change, before: Key, state: str, actor: Actor, reach: Reach) -> None:
         if before.state == "invalidated":
             raise Conflict("an invalidated key cannot be disabled or enabled again")
         if before.state == state or (before.state == "expired" and state == "active"):
-            return Changed(before, change.travelled)
+            return
         if state == "active":
             space = self._keyspace(change, before.keyspace, management=reach.management)
             reach.give(space, before.access, before.scopes)
         self._set_state(change, before.id, state, None)
-        return self._changed(change, before, actor, "key.enable" if state == "active" else "key.disable")
+        self._tell(change, before, actor, "key.enable" if state == "active" else "key.disable")
 
-    def _invalidate(self, change: Change, before: Key, reason: str | None, actor: Actor) -> Changed:
+    def _invalidate(self, change: Change, before: Key, reason: str | None, actor: Actor) -> None:
         if before.state == "invalidated":
-            return Changed(before, change.travelled)
+            return
         keys.end_secrets(change.tx, before.id, before.secrets[0].n + 1, change.now)
         self._set_state(change, before.id, "invalidated", reason, ended_at=change.now)
-        return self._changed(change, before, actor, "key.invalidate", reason=reason)
+        self._tell(change, before, actor, "key.invalidate", reason=reason)
 
     def _set_state(self, change: Change, key_id: str, state: str, reason: str | None, **more: Any) -> None:
         keys.change(change.tx, key_id, state=state, state_reason=reason, updated_at=change.now, **more)
 
     def _changed(self, change: Change, before: Key, actor: Actor, action: str, **detail: Any) -> Changed:
+        self._tell(change, before, actor, action, **detail)
+        return self._after(change, before)
+
+    def _tell(self, change: Change, before: Key, actor: Actor, action: str, **detail: Any) -> None:
         change.announce("key", before.id)
         change.tell(actor, action, ("key", before.id), account=before.account, **detail)
+
+    def _after(self, change: Change, before: Key) -> Changed:
         after = keys.get(change.tx, before.id, change.now)
         assert after is not None
         return Changed(msgspec.structs.replace(after, children=before.children), change.travelled)

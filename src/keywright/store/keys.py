@@ -133,6 +133,12 @@ def get(connection: Connection, key_id: str, now: int) -> Key | None:
     return None if row is None else _keys(connection, [row], now)[0]
 
 
+def several(connection: Connection, key_ids: Sequence[str], now: int) -> list[Key]:
+    """Read those of some keys that are not purged, at most as many as a list shows, in the order of their ids."""
+    rows = connection.execute(_select().where(keys.c.id.in_(key_ids)).order_by(keys.c.id)).all()
+    return _keys(connection, rows, now)
+
+
 def children(connection: Connection, key_id: str, now: int) -> tuple[str, ...]:
     """The ids of the keys that a key made and that have not ended, oldest first."""
     lives = or_(keys.c.expires_at.is_(None), keys.c.expires_at > now)
