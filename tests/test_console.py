@@ -3,6 +3,7 @@
 The pages are those of ``console.ROUTES``: one without an entry in ``PAGES`` fails.
 """
 
+import gzip
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -318,6 +319,24 @@ def test_every_page_opens_or_refuses(door: Door, kw: Keywright, who: str) -> Non
 def _markup(reply: Reply) -> str:
     # The counts of a chart are data, which no browser runs.
     return re.sub(r'<script type="application/json">[^<]*</script>', "", text(reply))
+
+
+def test_no_page_is_heavy(door: Door, kw: Keywright) -> None:
+    """A page with all it loads is under 60 kB as it is sent, one with charts under 80; the list is full, and its keys busy."""
+    begun, key_id = begin(kw, "operator", email="op@example.com"), make(kw).key.id
+    crowd_in(kw, make(kw), 100)
+    heavy = {}
+    for name, page in ROUTES.items():
+        if page.method != "GET":
+            continue
+        reply = door.get(address(page.path, key_id), signed_in(begun))
+        files = set(re.findall(r'(?:href|src)="(/console/assets/[^"]+)"', text(reply)))
+        sent = [door.get(file, {"Accept-Encoding": "gzip"}) for file in files]
+        assert all(file.status == 200 and file.get("content-encoding") == "gzip" for file in sent), name
+        weight = len(gzip.compress(reply.body)) + sum(len(file.body) for file in sent)
+        if weight >= (80_000 if "uplot.js" in text(reply) else 60_000):
+            heavy[name] = weight
+    assert heavy == {}
 
 
 @pytest.mark.requirement("F-07", "F-08")

@@ -805,6 +805,43 @@ def test_hygiene_in_one_click(site: Site, clock: Clock) -> None:
         page.go_back()
 
 
+@pytest.mark.security("T-41")
+def test_two_hundred_payloads_are_text(site: Site) -> None:
+    """Two hundred names and descriptions that would be markup elsewhere are read on the list as they were typed; none runs."""
+    page, kw = site.page, site.kw
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    shapes = (
+        "<img src=x onerror=alert({n})>", "<svg/onload=alert({n})>", "<script>alert({n})</script>", "'-alert({n})-'",
+        '" autofocus onfocus=alert({n}) x="', "</code><iframe srcdoc='<script>alert({n})</script>'>", "{{{{alert({n})}}}}",
+        "javascript:alert({n})", "</title><script>alert({n})</script>", "<a href='javascript:alert({n})'>x</a>",
+        "<style>*{{background:url(//evil.example/{n})}}</style>", "<base href=//evil.example/{n}>", "<body onload=alert({n})>",
+        "<input hx-get=/{n} hx-trigger=load>", "<b hx-on:click=alert({n})>x</b>", "<details open ontoggle=alert({n})>",
+        "<math><mtext></form><form><mglyph><style></math><img src onerror=alert({n})>", "&lt;img src=x onerror=alert({n})&gt;",
+        "<copy-button for=key-id><button>{n}</button></copy-button>", "]]><script>alert({n})</script>",
+    )  # fmt: skip
+    for n in range(200):
+        name = shapes[n % len(shapes)].format(n=n)
+        make(kw, keyspace="fullwhere", name=name, description=name, metadata={"note": name})
+    keys = kw.keys.list(account="globex", sort="created_at", limit=200).items
+    names = [key.name for key in keys]
+    site.go("/console/@globex/fullwhere/keys?sort=created_at")
+    site.sign_in()
+    for first in range(0, 200, 50):
+        expect(page.locator("td.name > a").first).to_have_text(names[first])
+        assert page.locator("td.name > a").all_inner_texts() == names[first : first + 50]
+        assert page.locator("td.name > .description").all_inner_texts() == [
+            name[:120] for name in names[first : first + 50]
+        ]
+        if first < 150:
+            page.get_by_role("link", name="More", exact=True).click()
+    for name in (shape.format(n=n) for n, shape in enumerate(shapes)):
+        for act in ("", "/edit", "/delete"):
+            site.go(f"/console/@globex/fullwhere/keys/{keys[names.index(name)].id}{act}")
+            expect(page.get_by_role("heading", level=1)).to_contain_text(name)
+    assert dialogs == []
+
+
 @pytest.mark.security("A-06")
 def test_every_other_screen_of_an_account(site: Site) -> None:
     """Members, management keys, audit trail, usage and one's own page, for an admin; and what an analyst may not see."""
