@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from keywright import hygiene, limits, reasons
 from keywright.model import Key, Keyspace, Limit
+from keywright.schemes import SCHEMES
 
 
 class Finding(NamedTuple):
@@ -243,6 +244,12 @@ def sentence(space: Keyspace, access: str | None, scopes: Sequence[str]) -> str:
             else f"This {noun} can do nothing yet: tick what it may do."
         )
     return f"Choose what this {noun} can do."
+
+
+def spellings(space: Keyspace) -> frozenset[str]:
+    """The spellings that the keyspace's schemes use of a secret: what a key's hint is shown of."""
+    pairs = {SCHEMES[scheme].carries_pair for scheme in space.schemes}
+    return frozenset("secret" if pair else "token" for pair in pairs)
 
 
 def label(space: Keyspace, name: str) -> str:
