@@ -2,7 +2,10 @@
 
 import os
 import shutil
+import struct
 import tempfile
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +79,45 @@ class Browser:
     def _hear(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):
             self.complaints.append(f"{kind}: {text}")
+
+
+#: The pixels of a PNG as indices into its 256 most frequent colours, each other colour as the nearest of those.
+_FEWER = """
+async (png) => {
+  const image = new Image();
+  image.src = `data:image/png;base64,${png}`;
+  await image.decode();
+  const canvas = new OffscreenCanvas(image.width, image.height), drawn = canvas.getContext("2d");
+  drawn.drawImage(image, 0, 0);
+  const bytes = drawn.getImageData(0, 0, image.width, image.height).data, pixels = new Uint32Array(bytes.buffer);
+  const counts = new Map();
+  for (const pixel of pixels) counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
+  const palette = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 256).map(([pixel]) => pixel);
+  const place = new Map(), far = (a, b) => [0, 8, 16].reduce((sum, by) => sum + (((a >> by) & 255) - ((b >> by) & 255)) ** 2, 0);
+  for (const pixel of counts.keys())
+    place.set(pixel, palette.reduce((best, one, n) => (far(one, pixel) < far(palette[best], pixel) ? n : best), 0));
+  let text = "";
+  for (const pixel of pixels) text += String.fromCharCode(place.get(pixel));
+  return [image.width, image.height, palette, btoa(text)];
+}
+"""
+
+
+def fewer_colours(page: Page, png: bytes) -> bytes:
+    """A picture in 256 colours: less than half the size, and nobody sees it. ``page`` only reckons."""
+    width, height, palette, text = page.evaluate(_FEWER, b64encode(png).decode())
+    pixels = b64decode(text)
+    rows = b"".join(b"\0" + pixels[y * width : (y + 1) * width] for y in range(height))
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+        (b"PLTE", b"".join(struct.pack("<I", pixel & 0xFFFFFFFF)[:3] for pixel in palette)),
+        (b"IDAT", zlib.compress(rows, 9)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
 
 
 def picture(page: Page, name: str) -> Path:

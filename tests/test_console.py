@@ -3,6 +3,8 @@
 The pages are those of ``console.ROUTES``: one without an entry in ``PAGES`` fails.
 """
 
+import gzip
+import os
 import re
 from collections.abc import Callable, Iterator
 from html import unescape
@@ -26,7 +28,9 @@ from keywright.testing import Clock, copied
 from people import PASSWORD, as_person, begin, member
 from surfaces import Door, Reply, manager, server
 from test_management_api import alerted
+from test_many_keys import crowd_in
 
+CROWD = 10_000 if os.environ.get("KEYWRIGHT_PROOF") else 450
 EVERYBODY = (*ROLES, "operator", "nobody", "foreign")
 KEYS = "/console/@globex/every/keys"
 ONCE = "0" * 32
@@ -215,6 +219,8 @@ PAGES: dict[str, Entry] = {
     "POST /console/operator/people/{person}": Entry(
         303, lambda _: {"act": "disable"}, lambda things: things.person
     ),
+    "GET /console/@{account}/hygiene": Entry(),
+    "POST /console/@{account}/hygiene": Entry(303, lambda things: {"act": "disable", "key": things.key}),
     "GET /console/@{account}/alerts": Entry(),
     "POST /console/@{account}/alerts/{alert_id}": Entry(
         303, lambda _: {"act": "acknowledge"}, lambda things: things.alert
@@ -313,6 +319,24 @@ def test_every_page_opens_or_refuses(door: Door, kw: Keywright, who: str) -> Non
 def _markup(reply: Reply) -> str:
     # The counts of a chart are data, which no browser runs.
     return re.sub(r'<script type="application/json">[^<]*</script>', "", text(reply))
+
+
+def test_no_page_is_heavy(door: Door, kw: Keywright) -> None:
+    """A page with all it loads is under 60 kB as it is sent, one with charts under 80; the list is full, and its keys busy."""
+    begun, key_id = begin(kw, "operator", email="op@example.com"), make(kw).key.id
+    crowd_in(kw, make(kw), 100)
+    heavy = {}
+    for name, page in ROUTES.items():
+        if page.method != "GET":
+            continue
+        reply = door.get(address(page.path, key_id), signed_in(begun))
+        files = set(re.findall(r'(?:href|src)="(/console/assets/[^"]+)"', text(reply)))
+        sent = [door.get(file, {"Accept-Encoding": "gzip"}) for file in files]
+        assert all(file.status == 200 and file.get("content-encoding") == "gzip" for file in sent), name
+        weight = len(gzip.compress(reply.body)) + sum(len(file.body) for file in sent)
+        if weight >= (80_000 if "uplot.js" in text(reply) else 60_000):
+            heavy[name] = weight
+    assert heavy == {}
 
 
 @pytest.mark.requirement("F-07", "F-08")
@@ -602,6 +626,72 @@ def test_deleting_wants_the_name(door: Door, kw: Keywright, key: Issued) -> None
     assert key.key.id not in text(door.get(KEYS, signed_in(begun)))
 
 
+@pytest.mark.full("ten thousand keys")
+def test_a_whole_list_at_once(door: Door, kw: Keywright) -> None:
+    """Every key of a list is changed, those not shown too, once the account's name was typed; of others none is."""
+    begun, kept = begin(kw, "owner"), make(kw, name="Apart", account="initech").key.id
+    other = make(kw, environment="staging").key.id
+    crowd_in(kw, make(kw), CROWD)
+    form = {"act": "disable", "every": "yes", "environment": "production"}
+
+    shown = text(door.get(f"{KEYS}?environment=production", signed_in(begun)))
+    asked = post(door, kw, f"{KEYS}/bulk", begun, form)
+    wrong = post(door, kw, f"{KEYS}/bulk", begun, form | {"sure": "yes", "name": "initech"})
+
+    assert "Every one of this list" in shown
+    assert (asked.status, wrong.status) == (200, 422)
+    assert "Type the name of the account" in text(asked)
+    assert active(kw) == {"globex": CROWD - CROWD // 10 + 2, "initech": 1}
+    done = post(door, kw, f"{KEYS}/bulk", begun, form | {"sure": "yes", "name": "globex"})
+    assert done.get("location") == f"{KEYS}?said=bulk_disable"
+    assert active(kw) == {"globex": 1, "initech": 1}
+    assert {kw.keys.get(one).state for one in (other, kept)} == {"active"}
+
+
+def active(kw: Keywright) -> dict[str, int]:
+    """How many keys of each account work."""
+    return {account: _count(kw, account) for account in ("globex", "initech")}
+
+
+def _count(kw: Keywright, account: str) -> int:
+    many, cursor = 0, None
+    while True:
+        page = kw.keys.list(account=account, state="active", limit=200, cursor=cursor)
+        many, cursor = many + len(page.items), page.next_cursor
+        if cursor is None:
+            return many
+
+
+def test_hygiene_finds_and_does(door: Door, kw: Keywright, clock: Clock) -> None:
+    """The page has each key under what is found of it, as the API tells it; one click disables or ends it, and only of ours."""
+    at, api = "/console/@globex/hygiene", "/v1/keys?account=globex&hygiene="
+    idle = make(kw, name="Idle").key
+    clock.advance(days=30)
+    ending = make(kw, name="Ending", access="read_only", expires_at=clock() + 86_400_000_000).key
+    closed = make(kw, name="Closed", keyspace="fullwhere").key
+    foreign = make(kw, name="Foreign", account="initech").key
+    begun = begin(kw, "admin")
+
+    page = text(door.get(at, signed_in(begun)))
+    for finding in ("unused", "expiring", "all_access", "no_expiry", "old"):
+        told = {one["name"] for one in door.get(api + finding, as_person(kw, begun)).json["items"]}
+        part = page.partition(f'<section aria-labelledby="{finding}">')[2].partition("</section>")[0]
+        assert {name for name in ("Idle", "Ending", "Closed", "Foreign") if f"<bdi>{name}<" in part} == told
+    assert door.get(f"{at}?finding=dirty", signed_in(begun)).status == 422
+    seen = text(door.get(at, signed_in(begin(kw, "developer", email="dev@globex.example"))))
+    assert (idle.id in seen, closed.id in seen) == (True, False)
+
+    for key, doing in ((idle, "disable"), (ending, "extend")):
+        done = post(door, kw, at, begun, {"act": doing, "key": key.id, "finding": "unused"})
+        assert done.get("location") == f"{at}?said=hygiene_{doing}&finding=unused"
+    assert kw.keys.get(idle.id).state == "disabled"
+    assert kw.keys.get(ending.id).expires_at == clock() - clock() % 1_000_000 + 90 * 86_400_000_000
+    for doing in ("disable", "extend"):
+        done = post(door, kw, at, begun, {"act": doing, "key": foreign.id})
+        assert done.get("location") == f"{at}?said=hygiene_none"
+    assert kw.keys.get(foreign.id) == foreign
+
+
 # ---------------------------------------------------------------------------------------------------- parity with the API
 
 
@@ -720,7 +810,7 @@ def _by_call(door: Door, kw: Keywright, page: str) -> Any:
     entry = PAGES[DONE.get(page, (page, None))[0]]
     begun = _operator(kw, entry)
     things = Things(kw, begun)
-    thing = Things.key.fget(things) if page.endswith("bulk") else entry.thing(things)  # type: ignore[attr-defined]
+    thing = Things.key.fget(things) if page.endswith(("/bulk", "/hygiene")) else entry.thing(things)  # type: ignore[attr-defined]
     if page.endswith("{username}"):
         thing = kw.accounts.create(f"a{token_hex(4)}").username
     names = ("key_id", "person_id", "management_key_id", "username", "alert_id")

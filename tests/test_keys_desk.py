@@ -10,6 +10,7 @@ import pytest
 from conftest import again, bearer, make, sql
 from keywright import Actor, Conflict, Exceeds, Invalid, Issued, Key, Keywright, NotFound
 from keywright.desk.grants import MANAGEMENT_KEYS, Reach, reach_of
+from keywright.errors import Forbidden
 from keywright.model import Ask, Binding, KeyRecord
 from keywright.testing import Clock
 from keywright.times import DAY, instant_of
@@ -820,3 +821,43 @@ def test_who_made_a_key_is_kept(kw: Keywright) -> None:
     }  # fmt: skip
     assert issued.credential.token.reveal()[-38:-6] not in repr(kw.installation.trail.list(limit=200).items)
     assert issued.credential.token.reveal() not in repr(issued)
+
+
+@pytest.mark.parametrize(
+    ("doing", "state", "action"),
+    [
+        ("disable", "disabled", "key.disable"),
+        ("invalidate", "invalidated", "key.invalidate"),
+        ("delete", None, "key.delete"),
+    ],
+)
+def test_several_at_once(kw: Keywright, doing: str, state: str | None, action: str) -> None:
+    """Those that can be are changed, each told in the trail; what is gone, ended or somebody else's is passed over."""
+    mine = [make(kw, name=f"Mine {n}").key.id for n in range(3)]
+    ended, gone = make(kw, name="Ended").key.id, make(kw, name="Gone").key.id
+    foreign = make(kw, account="initech").key.id
+    kw.keys.invalidate(ended)
+    kw.keys.delete(gone)
+    before = kw.installation.trail.head().seq
+
+    done = kw.keys.several(doing, [*mine, ended, gone, foreign, "nothing"], reach=Reach(account="globex"))
+
+    assert done == (3 if doing == "disable" else 4)
+    told = [one for one in kw.installation.trail.list(limit=50).items if one["seq"] > before]
+    assert {one["action"] for one in told} == {action}
+    assert {one["target_id"] for one in told} == {*mine, *([ended] if doing == "delete" else [])}
+    assert {key.state for key in kw.keys.list(q="mine").items} == ({state} if state else set())
+    assert kw.keys.get(foreign).state == "active"
+
+
+def test_several_are_refused_together(kw: Keywright) -> None:
+    """Where one of them is in a keyspace that a role closes, or the verb is none of the four, nothing is changed."""
+    mine, closed = make(kw).key.id, make(kw, keyspace="fullwhere").key.id
+
+    with pytest.raises(Forbidden):
+        kw.keys.several(
+            "disable", [mine, closed], reach=Reach(account="globex", closed=frozenset({"fullwhere"}))
+        )
+    with pytest.raises(Invalid):
+        kw.keys.several("rotate", [mine])
+    assert {kw.keys.get(one).state for one in (mine, closed)} == {"active"}

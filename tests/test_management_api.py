@@ -216,7 +216,7 @@ ROUTES: dict[str, Route] = {
         ),
     ),
     "GET /v1/keys": Route(
-        "keys:read", bad_queries=(*_BAD_PAGES, "sort=secret", "sort=name;x"), foreign=False
+        "keys:read", bad_queries=(*_BAD_PAGES, "sort=secret", "sort=name;x", "hygiene=dirty"), foreign=False
     ),
     "GET /v1/keys/{key_id}": Route("keys:read"),
     "PATCH /v1/keys/{key_id}": Route(

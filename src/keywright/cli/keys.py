@@ -117,6 +117,11 @@ def _create(
 )
 @click.option("--team", help="Of one team.")
 @click.option("--application", help="Of one application.")
+@click.option(
+    "--hygiene",
+    type=click.Choice(["unused", "expiring", "all_access", "no_expiry", "old"]),
+    help="Those that work and want looking after.",
+)
 @click.option("--search", "q", help="Part of a name, id, team, application or description.")
 @click.option(
     "--sort",

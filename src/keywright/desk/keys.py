@@ -1,6 +1,7 @@
 """Keys: create, get, list, edit, rotate (finish, cancel), invalidate, disable, enable, delete, purge."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from ipaddress import ip_network
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from keywright.desk import LIBRARY, Change, Desk, cursors, fields, grants
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.once import Once
 from keywright.errors import Conflict, Exceeds, Forbidden, Invalid, NotFound, Unavailable
+from keywright.hygiene import FINDINGS, findings
 from keywright.keyring import Keyring
 from keywright.model import (
     MANAGEMENT,
@@ -224,6 +226,7 @@ class Keys(Desk):
         application: str | None = None,
         q: str | None = None,
         parent: str | None = None,
+        hygiene: str | None = None,
         sort: str = "-created_at",
         cursor: str | None = None,
         limit: int = 50,
@@ -231,12 +234,17 @@ class Keys(Desk):
     ) -> Page:
         """Some keys, newest first unless ``sort`` says otherwise. A secret in ``q`` is looked up by its id.
 
-        Raises ``Invalid`` for a filter that makes no sense or a cursor of another list.
+        With ``hygiene``, one of ``hygiene.FINDINGS``, those of which it holds.
+
+        Raises ``Invalid`` for a filter that makes no sense or a cursor of another list; with ``hygiene`` ``Unavailable``
+        where nobody can say when a key was last used.
         """
         if sort not in SORTS:
             raise Invalid(f"is one of {', '.join(SORTS)}", path="sort")
         if state is not None and state not in STATES:
             raise Invalid(f"is one of {', '.join(STATES)}", path="state")
+        if hygiene is not None and hygiene not in FINDINGS:
+            raise Invalid(f"is one of {', '.join(FINDINGS)}", path="hygiene")
         if not 1 <= limit <= LONGEST_PAGE:
             raise Invalid(f"is from 1 to {LONGEST_PAGE}", path="limit")
         narrow = Filter(
@@ -251,6 +259,7 @@ class Keys(Desk):
             application=application,
             q=_without_secret(q),
             parent=parent,
+            hygiene=hygiene,
             bound=Binding(reach.account, reach.keyspace, reach.environment) if reach.management else None,
             sort=sort,
         )
@@ -259,7 +268,7 @@ class Keys(Desk):
         key, now = self.keyring.cursor, self.clock()
         after = None if cursor is None else cursors.read(cursor, narrow, key)
         with self.database.read() as connection:
-            found = _with_flags(connection, keys.page(connection, narrow, now, after=after, limit=limit + 1))
+            found = _with_flags(connection, self._found(connection, narrow, now, after, limit + 1))
         more = len(found) > limit
         shown = self._with_last_use(found[:limit])
         following = cursors.write(keys.place_of(shown[-1], sort), narrow, key) if more else None
@@ -407,19 +416,22 @@ class Keys(Desk):
         why = None if reason is None else fields.name(reason, path="reason")
         with self.change() as change:
             before = self._in_reach(change, key_id, reach)
-            if before.state == "invalidated":
-                return Changed(before, change.travelled)
-            keys.end_secrets(change.tx, key_id, before.secrets[0].n + 1, change.now)
-            self._set_state(change, key_id, "invalidated", why, ended_at=change.now)
-            return self._changed(change, before, actor, "key.invalidate", reason=why)
+            self._invalidate(change, before, why, actor)
+            return self._after(change, before)
 
     def disable(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """Stop a key until it is enabled. Raises ``NotFound``, or ``Conflict`` for one that was invalidated."""
-        return self._switch(key_id, "disabled", "key.disable", actor, reach)
+        with self.change() as change:
+            before = self._in_reach(change, key_id, reach)
+            self._switch(change, before, "disabled", actor, reach)
+            return self._after(change, before)
 
     def enable(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """Let a disabled key work again. Raises ``NotFound``, or ``Conflict`` for one that was invalidated."""
-        return self._switch(key_id, "active", "key.enable", actor, reach)
+        with self.change() as change:
+            before = self._in_reach(change, key_id, reach)
+            self._switch(change, before, "active", actor, reach)
+            return self._after(change, before)
 
     def delete(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """Remove a key for good. A tombstone keeps id, name and MAC, so that a later use can be told from a guess.
@@ -428,7 +440,32 @@ class Keys(Desk):
         """
         with self.change() as change:
             before = self._in_reach(change, key_id, reach)
-            return self._remove(change, before, actor)
+            self._remove(change, before, actor)
+            return self._after(change, before)
+
+    def several(
+        self, doing: str, key_ids: Sequence[str], *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING
+    ) -> int:
+        """Disable, enable, invalidate or delete several in one transaction; how many were there to be changed so.
+
+        One that is not there, not in reach, or cannot be changed so is passed over. Raises ``Invalid``, ``Forbidden``
+        or ``Exceeds``; then nothing was changed.
+        """
+        verbs: dict[str, Callable[[Change, Key], None]] = {
+            "disable": lambda change, key: self._switch(change, key, "disabled", actor, reach),
+            "enable": lambda change, key: self._switch(change, key, "active", actor, reach),
+            "invalidate": lambda change, key: self._invalidate(change, key, None, actor),
+            "delete": lambda change, key: self._remove(change, key, actor),
+        }
+        if doing not in verbs:
+            raise Invalid(f"is one of {', '.join(verbs)}", path="act")
+        done = 0
+        with self.change() as change:
+            for before in keys.several(change.tx, key_ids, change.now):
+                with suppress(NotFound, Conflict):
+                    verbs[doing](change, self._covered(before, before.id, reach))
+                    done += 1
+        return done
 
     def purge(self, *, older_than: int = 30 * DAY, actor: Actor = LIBRARY) -> int:
         """Remove the tombstones of keys deleted more than ``older_than`` seconds ago, for good; how many there were."""
@@ -482,12 +519,12 @@ class Keys(Desk):
         shown = _shown(space, values["id"], secret)
         return Issued(msgspec.structs.replace(made, children=()), shown, change.travelled)
 
-    def _remove(self, change: Change, before: Key, actor: Actor) -> Changed:
+    def _remove(self, change: Change, before: Key, actor: Actor) -> None:
         self._set_state(
             change, before.id, "deleted", before.state_reason, deleted_at=change.now, search="",
             ended_at=before.ended_at or change.now,
         )  # fmt: skip
-        return self._changed(change, before, actor, "key.delete", name=before.name)
+        self._tell(change, before, actor, "key.delete", name=before.name)
 
     def _still(self, change: Change, by: KeyRecord) -> None:
         """Hold a grantor to what it is now: it may have been stopped or narrowed since it was verified."""
@@ -508,25 +545,36 @@ class Keys(Desk):
         keys.add_secret(change.tx, key_id, n, mac, self.keyring.current, hint, change.now, grace=grace)
         return _shown(space, key_id, secret)
 
-    def _switch(self, key_id: str, state: str, action: str, actor: Actor, reach: Reach) -> Changed:
-        with self.change() as change:
-            before = self._in_reach(change, key_id, reach)
-            if before.state == "invalidated":
-                raise Conflict("an invalidated key cannot be disabled or enabled again")
-            if before.state == state or (before.state == "expired" and state == "active"):
-                return Changed(before, change.travelled)
-            if state == "active":
-                space = self._keyspace(change, before.keyspace, management=reach.management)
-                reach.give(space, before.access, before.scopes)
-            self._set_state(change, key_id, state, None)
-            return self._changed(change, before, actor, action)
+    def _switch(self, change: Change, before: Key, state: str, actor: Actor, reach: Reach) -> None:
+        if before.state == "invalidated":
+            raise Conflict("an invalidated key cannot be disabled or enabled again")
+        if before.state == state or (before.state == "expired" and state == "active"):
+            return
+        if state == "active":
+            space = self._keyspace(change, before.keyspace, management=reach.management)
+            reach.give(space, before.access, before.scopes)
+        self._set_state(change, before.id, state, None)
+        self._tell(change, before, actor, "key.enable" if state == "active" else "key.disable")
+
+    def _invalidate(self, change: Change, before: Key, reason: str | None, actor: Actor) -> None:
+        if before.state == "invalidated":
+            return
+        keys.end_secrets(change.tx, before.id, before.secrets[0].n + 1, change.now)
+        self._set_state(change, before.id, "invalidated", reason, ended_at=change.now)
+        self._tell(change, before, actor, "key.invalidate", reason=reason)
 
     def _set_state(self, change: Change, key_id: str, state: str, reason: str | None, **more: Any) -> None:
         keys.change(change.tx, key_id, state=state, state_reason=reason, updated_at=change.now, **more)
 
     def _changed(self, change: Change, before: Key, actor: Actor, action: str, **detail: Any) -> Changed:
+        self._tell(change, before, actor, action, **detail)
+        return self._after(change, before)
+
+    def _tell(self, change: Change, before: Key, actor: Actor, action: str, **detail: Any) -> None:
         change.announce("key", before.id)
         change.tell(actor, action, ("key", before.id), account=before.account, **detail)
+
+    def _after(self, change: Change, before: Key) -> Changed:
         after = keys.get(change.tx, before.id, change.now)
         assert after is not None
         return Changed(msgspec.structs.replace(after, children=before.children), change.travelled)
@@ -560,14 +608,32 @@ class Keys(Desk):
             raise Conflict(f"the account is {owner.state}; keys are made for active accounts only")
         return owner
 
+    def _found(
+        self, connection: Connection, narrow: Filter, now: int, after: Sequence[Any] | None, many: int
+    ) -> Sequence[Key]:
+        """The next keys of a list. Of a finding the store knows a part, and has to be asked until there are enough."""
+        if narrow.hygiene is None:
+            return keys.page(connection, narrow, now, after=after, limit=many)
+        found: list[Key] = []
+        while len(found) < many:
+            some = keys.page(connection, narrow, now, after=after, limit=LONGEST_PAGE)
+            found += [key for key in self._last_used(some) if narrow.hygiene in findings(key, now)]
+            if len(some) < LONGEST_PAGE:
+                break
+            after = keys.place_of(some[-1], narrow.sort)
+        return found[:many]
+
     def _with_last_use(self, found: Sequence[Key]) -> Sequence[Key]:
-        if not found:
-            return found
         try:
-            with self.database.read("usage") as connection:
-                seen = usage.last(connection, [key.id for key in found])
+            return self._last_used(found)
         except Unavailable:  # counting is down: no reason to hide a key from who wants to stop it
             return found
+
+    def _last_used(self, found: Sequence[Key]) -> Sequence[Key]:
+        if not found:
+            return found
+        with self.database.read("usage") as connection:
+            seen = usage.last(connection, [key.id for key in found])
         return tuple(_used(key, seen) for key in found)
 
 

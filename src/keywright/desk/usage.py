@@ -1,6 +1,6 @@
 """Usage: how often each verdict was given, by key, team, application, environment, account, code or resource."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -93,6 +93,7 @@ class Usage(Desk):
         account: str | None = None,
         environment: str | None = None,
         key: str | None = None,
+        keys: Sequence[str] | None = None,
         team: str | None = None,
         application: str | None = None,
         code: str | None = None,
@@ -104,6 +105,8 @@ class Usage(Desk):
         reach: Reach = EVERYTHING,
     ) -> Report:
         """How often each verdict was given, from ``since`` to before ``until``, in spans of ``by``.
+
+        ``keys`` are several at once; one that is not there, or of somebody else, has no counts here.
 
         A deleted key is counted under its name until it is purged, and under its id for ever; a key counts for the team and
         application that it has now. What came without a proven key belongs to nobody, and a confined caller does not see it.
@@ -130,6 +133,7 @@ class Usage(Desk):
                 environment=reach.needs("environment", environment),
                 account_id=account_id(connection, reach.needs("account", account)),
                 key_id=self._key(connection, key, reach, now),
+                key_ids=None if keys is None else tuple(keys),
                 code=code,
                 resource=resource,
                 since=None if begins is None else begins - begins % _MINUTE,

@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from keywright.errors import Unavailable
+from keywright.hygiene import EXPIRING, OLD, UNUSED
 from keywright.model import Binding, Key, Limit, StoredSecret, key_state
 from keywright.store.schema import accounts, keys, secrets
 
@@ -50,6 +51,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     application: str | None = None
     q: str | None = None
     parent: str | None = None
+    hygiene: str | None = None  # a finding: the keys of which it may hold, as far as this file knows
     bound: Binding | None = None  # of management keys: only those that are bound to this, or to less
     sort: str = "-created_at"
 
@@ -129,6 +131,12 @@ def get(connection: Connection, key_id: str, now: int) -> Key | None:
     """Read one that is not purged; a deleted one has the state ``deleted``."""
     row = connection.execute(_select().where(keys.c.id == key_id)).first()
     return None if row is None else _keys(connection, [row], now)[0]
+
+
+def several(connection: Connection, key_ids: Sequence[str], now: int) -> list[Key]:
+    """Read those of some keys that are not purged, at most as many as a list shows, in the order of their ids."""
+    rows = connection.execute(_select().where(keys.c.id.in_(key_ids)).order_by(keys.c.id)).all()
+    return _keys(connection, rows, now)
 
 
 def children(connection: Connection, key_id: str, now: int) -> tuple[str, ...]:
@@ -243,13 +251,31 @@ def _conditions(narrow: Filter, now: int) -> list[ColumnElement[bool]]:
         found.append(keys.c.keyspace.not_in(narrow.not_keyspaces))
     if narrow.q:
         found.append(keys.c.search.contains(narrow.q.lower(), autoescape=True))
+    if narrow.hygiene is not None:
+        found += [*_active(now), _suspects(narrow.hygiene, now)]
     if narrow.state == "expired":
         found += [keys.c.state == "active", keys.c.expires_at <= now]
     elif narrow.state == "active":
-        found += [keys.c.state == "active", or_(keys.c.expires_at.is_(None), keys.c.expires_at > now)]
+        found += _active(now)
     elif narrow.state is not None:
         found.append(keys.c.state == narrow.state)
     return found
+
+
+def _active(now: int) -> list[ColumnElement[bool]]:
+    return [keys.c.state == "active", or_(keys.c.expires_at.is_(None), keys.c.expires_at > now)]
+
+
+def _suspects(finding: str, now: int) -> ColumnElement[bool]:
+    """The keys of which a finding can hold: never too few."""
+    found: dict[str, ColumnElement[bool]] = {
+        "unused": keys.c.created_at <= now - UNUSED,
+        "expiring": keys.c.expires_at <= now + EXPIRING,
+        "all_access": keys.c.access == "all",
+        "no_expiry": keys.c.expires_at.is_(None),
+        "old": keys.c.created_at <= now - OLD,
+    }
+    return found[finding]
 
 
 def _columns(values: dict[str, Any]) -> dict[str, Any]:

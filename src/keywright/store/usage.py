@@ -158,6 +158,7 @@ class Narrow(msgspec.Struct, frozen=True, kw_only=True):
     environment: str | None = None
     account_id: str | None = None
     key_id: str | None = None
+    key_ids: tuple[str, ...] | None = None
     code: str | None = None
     resource: str | None = None
     since: int | None = None  # the span that it falls in is in: a minute, of old counts an hour or a day
@@ -224,6 +225,8 @@ def _conditions(narrow: Narrow, counted: Table, begin: str) -> list[ColumnElemen
     found: list[ColumnElement[bool]] = [
         table[name] == getattr(narrow, name) for name in equal if getattr(narrow, name) is not None
     ]
+    if narrow.key_ids is not None:
+        found.append(table.key_id.in_(narrow.key_ids))
     if narrow.not_keyspace is not None:
         found.append(table.keyspace != narrow.not_keyspace)
     if narrow.since is not None:

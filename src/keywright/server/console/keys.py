@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from keywright.desk.keys import is_secret
 from keywright.desk.once import Replay, read
-from keywright.errors import CallerError, Conflict, Invalid, KeywrightError
+from keywright.errors import CallerError, Invalid, KeywrightError
 from keywright.misuse import RULES
 from keywright.model import Ask, Issued, Key, Keyspace
 from keywright.presentations import example_url, presentations
@@ -21,7 +21,6 @@ from keywright.times import DAY, SECOND, parse_instant
 FILTERS: Final = ("environment", "state", "team", "application", "q", "sort", "cursor")
 EXPIRIES: Final = {"never": None, "7d": 7 * DAY, "30d": 30 * DAY, "90d": 90 * DAY, "365d": 365 * DAY}
 _HOURS: Final = 36
-_MOST_AT_ONCE: Final = 200
 
 
 def overview(visit: Visit) -> Response:
@@ -82,6 +81,7 @@ def _sparklines(visit: Visit, keys: Sequence[Key]) -> dict[str, list[drawing.Bar
         report = visit.opened.usage.report(
             account=visit.account,
             keyspace=_space(visit).name,
+            keys=[key.id for key in keys],
             since=since,
             by="hour",
             group="key",
@@ -101,30 +101,6 @@ def _sparklines(visit: Visit, keys: Sequence[Key]) -> dict[str, list[drawing.Bar
         for key_id, hours in counts.items()
         if any(valid or refused for valid, refused in hours)
     }
-
-
-def bulk(visit: Visit) -> Response:
-    """Disable, enable, invalidate or delete the keys that were ticked; each by itself, and told how many."""
-    act, chosen = visit.form.get("act", ""), visit.every("key")
-    verbs = {
-        "disable": visit.opened.keys.disable,
-        "enable": visit.opened.keys.enable,
-        "invalidate": visit.opened.keys.invalidate,
-        "delete": visit.opened.keys.delete,
-    }
-    if act not in verbs or not chosen or len(chosen) > _MOST_AT_ONCE:
-        raise Invalid(words.NOTHING_CHOSEN)
-    if act in ("invalidate", "delete") and visit.form.get("sure") != "yes":
-        keys = [visit.opened.keys.get(key_id, reach=visit.reach) for key_id in chosen]
-        return visit.page("bulk.html", act=act, keys=keys)
-    done = 0
-    for key_id in chosen:
-        try:
-            verbs[act](key_id, actor=visit.caller.actor, reach=visit.reach)
-            done += 1
-        except Conflict:
-            continue
-    return visit.go(visit.keys_at(), said=f"bulk_{act}")
 
 
 # ------------------------------------------------------------------------------------------------------------ creation
@@ -442,7 +418,6 @@ PAGES: Final = (
     Page("GET", _AT, listing, "keys:read"),
     Page("GET", f"{_AT}/new", new, "keys:write"),
     Page("POST", _AT, create, "keys:write"),
-    Page("POST", f"{_AT}/bulk", bulk, "keys:write"),
     Page("GET", _AT + "/{key_id}", detail, "keys:read"),
     Page("GET", _AT + "/{key_id}/edit", edit_form, "keys:write"),
     Page("POST", _AT + "/{key_id}/edit", edit, "keys:write"),

@@ -3,9 +3,19 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from keywright import limits, reasons
+from keywright import hygiene, limits, reasons
 from keywright.model import Key, Keyspace, Limit
-from keywright.times import DAY, SECOND
+from keywright.schemes import SCHEMES
+
+
+class Finding(NamedTuple):
+    """What hygiene finds: its name, what is wrong with it, and the right act: at once, or on a page of the key."""
+
+    title: str
+    why: str
+    act: str
+    says: str
+
 
 TOO_LARGE: Final = "What was sent is too large. Nothing was changed."
 UNAVAILABLE: Final = "The store does not answer right now. Nothing was changed; try again in a moment."
@@ -22,6 +32,7 @@ SCAN_AGAIN: Final = (
 )
 NOT_THE_SAME: Final = "is not what was typed the first time"
 NOTHING_CHOSEN: Final = "Tick some keys first, two hundred at most, and choose what to do with them."
+TYPE_THE_ACCOUNT: Final = "Type the name of the account as it stands beside the box. Nothing was changed."
 TYPE_THE_NAME: Final = "does not match: type the key's name as it stands above"
 
 _ERRORS: Final = {
@@ -49,6 +60,10 @@ SAID: Final = {
     "cancel": "The new secret has ended; the old one goes on.",
     "invalidated": "Invalidated, for ever.",
     "deleted": "Deleted. Requests with that key are refused.",
+    "hygiene_disable": "Disabled. Enable one on its page if somebody misses it.",
+    "hygiene_extend": "They end in ninety days.",
+    "hygiene_none": "None of them could be changed. Look at each.",
+    "bulk_none": "None of them could be changed so. Look at each.",
     "bulk_disable": "The chosen keys are disabled.",
     "bulk_enable": "The chosen keys are enabled.",
     "bulk_invalidate": "The chosen keys are invalidated.",
@@ -71,6 +86,33 @@ ALERT_ACTS: Final = {
     "resolve": "Resolve",
     "disable": "Disable the key",
     "invalidate": "Invalidate the key",
+}
+#: What hygiene finds: what it is called, what is wrong with it, what can be done (an act at once, or a page), and its words.
+HYGIENE: Final = {
+    "unused": Finding(
+        "Unused", "Nobody has used them for thirty days. Whoever finds one can.", "disable", "Disable"
+    ),
+    "expiring": Finding(
+        "Expiring",
+        "They end within fourteen days, and with them whatever uses them.",
+        "extend",
+        "90 days more",
+    ),
+    "all_access": Finding(
+        "May do everything",
+        "More than most programs need: choose less, and less is lost.",
+        "edit",
+        "Choose less",
+    ),
+    "no_expiry": Finding(
+        "Without expiry", "A copy that somebody forgot works for ever.", "extend", "End in 90 days"
+    ),
+    "old": Finding(
+        "Old",
+        "Their secret has been the same for a year. Rotate it: both work for a while.",
+        "rotate",
+        "Rotate",
+    ),
 }
 #: What can be confirmed, and the template that asks.
 CONFIRM: Final = ("rotate", "invalidate", "delete")
@@ -177,12 +219,12 @@ def status(key: Key, now: int) -> Status:
         return Status("Disabled", "bad")
     if len([one for one in key.secrets if one.ends_at is None or one.ends_at > now]) > 1:
         return Status("Rotating", "warn")
-    if key.expires_at is not None and key.expires_at - now < 7 * DAY * SECOND:
+    found = hygiene.findings(key, now)
+    if "expiring" in found:
         return Status("Expires soon", "warn")
     if key.flags:
         return Status("Look at it", "warn")
-    last = key.last_used_at or key.created_at
-    if now - last > 30 * DAY * SECOND:
+    if "unused" in found:
         return Status("Unused", "warn")
     return Status("Never used", "off") if key.last_used_at is None else Status("Active", "good")
 
@@ -202,6 +244,12 @@ def sentence(space: Keyspace, access: str | None, scopes: Sequence[str]) -> str:
             else f"This {noun} can do nothing yet: tick what it may do."
         )
     return f"Choose what this {noun} can do."
+
+
+def spellings(space: Keyspace) -> frozenset[str]:
+    """The spellings that the keyspace's schemes use of a secret: what a key's hint is shown of."""
+    pairs = {SCHEMES[scheme].carries_pair for scheme in space.schemes}
+    return frozenset("secret" if pair else "token" for pair in pairs)
 
 
 def label(space: Keyspace, name: str) -> str:
@@ -226,6 +274,7 @@ def label(space: Keyspace, name: str) -> str:
 
 #: Pages of an account beside its keys: what it takes to open one, what it is called, where it is.
 ACCOUNT_PAGES: Final = (
+    ("keys:read", "Hygiene", "hygiene"),
     ("alerts:read", "Alerts", "alerts"),
     ("usage:read", "Usage", "usage"),
     ("people:read", "Members", "people"),

@@ -170,21 +170,20 @@ if (link && location.hash.length > 1) {
   link.submit();
 }
 
-// A secret that is pasted into the search is reduced to its id before anything is sent.
+// A secret that is pasted into the search is reduced to its id, or to nothing where it is a secret alone, before anything is sent.
 const search = document.querySelector("[data-search] #q");
 if (search) {
+  const whole = /\b([a-z][a-z0-9]{1,11}_[a-z]{2,8}_[km][0-9A-Za-z]{15})_[0-9A-Za-z]{38}/;
+  const dotted = /\b([0-9A-Za-z]{8})\.[0-9A-Za-z]{32,38}\b/;
+  const alone = /\b[a-z][a-z0-9]{1,11}sec_[0-9A-Za-z]{38}/;
+  const said = document.createElement("div");
+  said.setAttribute("role", "alert");
+  search.form.after(said);
   search.addEventListener("input", () => {
-    const standard = search.value.trim().match(/^([a-z][a-z0-9]{1,11}_[a-z]{2,8}_[km][0-9A-Za-z]{15})_[0-9A-Za-z]{38}$/);
-    const dotted = search.value.trim().match(/^([0-9A-Za-z]{8})\.[0-9A-Za-z]{32,38}$/);
-    const found = standard ?? dotted;
-    if (found) {
-      search.value = found[1];
-      search.setCustomValidity("");
-      const said = document.createElement("p");
-      said.className = "banner bad";
-      said.setAttribute("role", "alert");
-      said.textContent = "You pasted a secret: only its id was searched for. If anybody else has seen it, rotate the key.";
-      search.form.after(said);
-    }
+    const found = search.value.match(whole) ?? search.value.match(dotted);
+    if (!found && !alone.test(search.value)) return;
+    search.value = found ? found[1] : "";
+    said.className = "banner bad";
+    said.textContent = `You pasted a secret: ${found ? "only its id was searched for" : "nothing of it was sent"}. If anybody else has seen it, rotate the key.`;
   });
 }
