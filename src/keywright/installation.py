@@ -51,6 +51,7 @@ from keywright.store.db import Database, WriterLock
 from keywright.store.lookup import Lookup
 from keywright.store.schema import HEADS
 from keywright.store.sqlite_lookup import SqliteLookup
+from keywright.throttle import USUAL, Allowance, Throttle
 from keywright.times import SECOND, rfc3339
 from keywright.upkeep import Upkeep
 
@@ -104,6 +105,7 @@ class Installation:
         usage_minutes_kept: int = 7,
         usage_hours_kept: int = 90,
         webhook_networks: Iterable[Network] = (),
+        allowance: Allowance = USUAL,
     ) -> None:
         self.database = database
         self.keyring = keyring
@@ -129,8 +131,10 @@ class Installation:
         )
         self.meter = Meter(database, self.slots, self.upkeep.tick)
         self.blocks = Blocks(database, self.slots)
+        self.throttle = Throttle(allowance)
         self.engine = Engine(
-            database, keyring, self.lookup, self.cache, self.freshness, self.meter, self.blocks
+            *(database, keyring, self.lookup, self.cache, self.freshness, self.meter, self.blocks),
+            self.throttle,
         )
         self.keys = Keys(database, keyring, clock)
         self.management_keys = ManagementKeys(database, keyring, clock, self.keys)
@@ -210,6 +214,7 @@ class Installation:
         self.database.after_fork()
         if child:
             self.freshness.after_fork()
+            self.throttle.after_fork()
             self.engine.after_fork()
             self.slots.after_fork()
             self.blocks.after_fork()
@@ -271,6 +276,7 @@ def open_installation(
     usage_minutes_kept: int = 7,
     usage_hours_kept: int = 90,
     webhook_networks: Iterable[Network] = (),
+    allowance: Allowance = USUAL,
 ) -> Installation:
     """Open a database, bringing a SQLite one up to date, or making it where there is none.
 
@@ -280,7 +286,8 @@ def open_installation(
     ``secret`` is the installation's secret as text; without it, it is read from the file beside a SQLite database, where
     it is made together with a new one. ``slots`` is the directory of the workers' slot files: beside a SQLite database,
     unless it is named, and for PostgreSQL among the temporary files. Counts are kept by the minute and by the hour for so
-    many days. Raises ``CannotStart`` with one line that says what to do.
+    many days. ``allowance`` is how often a source may fail to prove a key before its failures are made cheap. Raises
+    ``CannotStart`` with one line that says what to do.
     """
     database = Database(url)
     try:
@@ -298,6 +305,7 @@ def open_installation(
             usage_minutes_kept=usage_minutes_kept,
             usage_hours_kept=usage_hours_kept,
             webhook_networks=webhook_networks,
+            allowance=allowance,
         )
         opened.keyspaces.prepare()
         opened.freshness.begin()

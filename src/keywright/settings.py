@@ -87,6 +87,14 @@ SETTINGS: Final = (
         "",
         "Networks of your own that webhooks may go to all the same; over plain http too where they are loopback.",
     ),
+    Setting(
+        "throttle_failures",
+        "number:0-1000000",
+        "100",
+        "How often one address (of IPv6 its network of 64 bits) may fail to prove a key before its failures are made cheap; "
+        "0 is any number. No right key is ever refused by it.",
+    ),
+    Setting("throttle_seconds", "number:1-86400", "600", "Within how many seconds."),
     Setting("cache_size", "number:1-100000000", "100000", "How many keys a process remembers."),
     Setting(
         "on_store_loss",
@@ -145,6 +153,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     second_factor: str
     drain_seconds: int
     webhook_networks: tuple[Network, ...]
+    throttle_failures: int
+    throttle_seconds: int
     cache_size: int
     on_store_loss: str
     max_stale: int
