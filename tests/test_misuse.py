@@ -118,6 +118,10 @@ def _sample(kw: Keywright, _key: Issued, _clock: Clock) -> None:
     kw.verify(sample, **(EVERY | {"keyspace": "atfinity"}))
 
 
+def _leaked(kw: Keywright, key: Issued, _clock: Clock) -> None:
+    kw.installation.leaks.report([key.credential.token.reveal()], url="https://paste.example/x", source=HERE)
+
+
 class Scenario(NamedTuple):
     """What is done, whether the alert names the key, and what its evidence holds."""
 
@@ -145,6 +149,7 @@ SCENARIOS: dict[str, Scenario] = {
     "volume": Scenario(_volume, {"times_now": 1000, "most_before": 10}),
     "new_network": Scenario(_network, {"addresses": [ELSEWHERE], "known": ["192.0.2.0/24"]}),
     "woke": Scenario(_woke, {"rested_days": 61}),
+    "leaked": Scenario(_leaked, {"policy": "notify", "urls": ["https://paste.example/x"]}),
     "sample": Scenario(_sample, _reason("sample"), names=False),
 }
 

@@ -15,7 +15,7 @@ On PostgreSQL an event loop waits for look-ups too. It decides from memory; wher
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, Literal, Protocol, TypeVar
@@ -26,6 +26,7 @@ from keywright import credential, limits, policy, propagation
 from keywright.answers import RETRY_WHEN_UNAVAILABLE
 from keywright.blocks import Blocks, Spent
 from keywright.cache import Cache, Compiled, Entry
+from keywright.credential import Spelled
 from keywright.errors import Invalid, NotFound, Unavailable
 from keywright.freshness import Freshness, FreshnessByLease
 from keywright.keyring import Keyring
@@ -346,6 +347,20 @@ class Engine:
         """The keyspace and environment of a credential, where it is proven; nothing is told of one that is not."""
         entry, secret, _ = self._identify(presented, now, stale, at_hand)
         return None if entry is None or secret is None else (entry.record.keyspace, entry.record.environment)
+
+    def proven(self, many: Iterable[Spelled], now: int) -> Iterator[tuple[str, int]]:
+        """Of credentials, those that are right: whose key they are, and the number of the secret. Raises ``Unavailable``."""
+        if self.fresh(now):
+            raise Unavailable("the store does not answer")
+        for spelled in many:
+            try:
+                entry, secret, _ = self._identify(Presented(spelled.spelling, spelled), now, False, None)
+            except Unavailable:
+                if self._cache.get(spelled.id) is None:
+                    raise
+                continue  # an entry of the installation's secret is not configured here: nobody can tell
+            if entry is not None and secret is not None:
+                yield entry.record.id, secret.n
 
     def compiled(self, name: str, *, stale: bool = False, at_hand: AtHand | None = None) -> Compiled:
         """A keyspace as verifications need it. Raises ``NotFound``."""

@@ -23,12 +23,14 @@ from keywright import limits as arithmetic
 from keywright.answers import Answer
 from keywright.blocks import Blocks
 from keywright.cache import Cache
+from keywright.credential import Spelled
 from keywright.desk.accounts import Accounts
 from keywright.desk.alerts import Alerts
 from keywright.desk.calendar import Calendar
 from keywright.desk.factors import Factors
 from keywright.desk.keys import Keys
 from keywright.desk.keyspaces import Keyspaces
+from keywright.desk.leaks import Leaks
 from keywright.desk.management_keys import ManagementKeys
 from keywright.desk.people import People
 from keywright.desk.quotas import Quotas
@@ -148,6 +150,7 @@ class Installation:
         self.refusals = Refusals(database, keyring, clock, self.meter)
         self.webhooks = Webhooks(database, keyring, clock, webhook_networks)
         self.alerts = Alerts(database, keyring, clock)
+        self.leaks = Leaks(database, keyring, clock, self._proven, self.keys, self.alerts)
         self._courier: Courier | None = None
         self._lookout: Lookout | None = None
         _OPEN.add(self)
@@ -169,8 +172,11 @@ class Installation:
         if self._lookout is None:
             from keywright.lookout import Lookout  # noqa: PLC0415  # which a verifier never needs
 
-            self._lookout = Lookout(self.database, self.alerts, self.clock)
+            self._lookout = Lookout(self.database, self.alerts, self.leaks, self.clock)
         return self._lookout
+
+    def _proven(self, many: Iterable[Spelled]) -> Iterable[tuple[str, int]]:
+        return self.engine.proven(many, self.clock())
 
     def close(self) -> None:
         """Finish what was begun, write what was counted, close every file."""

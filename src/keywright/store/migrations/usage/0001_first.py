@@ -135,6 +135,23 @@ def _misuse() -> None:
     op.create_index("alerts_by_subject", "alerts", ["rule", "keyspace", "about", "seq"])
     op.create_index("alerts_by_key", "alerts", ["key_id", "seq"])
     op.create_index("alerts_by_account", "alerts", ["account", "seq"])
+    op.create_table(
+        "leaks",
+        sa.Column("key_id", TEXT, nullable=False),
+        sa.Column("secret", sa.Integer(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("url", TEXT),
+        sa.Column("handled_at", sa.BigInteger()),
+        sa.PrimaryKeyConstraint("key_id", "secret"),
+    )
+    op.create_index("leaks_by_turn", "leaks", ["handled_at", "at"])
+    op.create_table(
+        "reporters",
+        sa.Column("source", TEXT, primary_key=True),
+        sa.Column("reports", sa.BigInteger(), nullable=False),
+        sa.Column("since", sa.BigInteger(), nullable=False),
+    )
+    op.create_index("reporters_by_time", "reporters", ["since"])
 
 
 def _webhooks() -> None:
