@@ -31,6 +31,7 @@ from keywright.desk.factors import Factors
 from keywright.desk.keys import Keys
 from keywright.desk.keyspaces import Keyspaces
 from keywright.desk.leaks import Leaks
+from keywright.desk.mails import Mails
 from keywright.desk.management_keys import ManagementKeys
 from keywright.desk.people import People
 from keywright.desk.quotas import Quotas
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from keywright.client import Client
     from keywright.courier import Courier
     from keywright.lookout import Lookout
+    from keywright.mail import Mailing
+    from keywright.postman import Postman
 
 Clock = Callable[[], int]
 HeadersLike = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
@@ -108,6 +111,7 @@ class Installation:
         usage_hours_kept: int = 90,
         webhook_networks: Iterable[Network] = (),
         allowance: Allowance = USUAL,
+        mailing: "Mailing | None" = None,
     ) -> None:
         self.database = database
         self.keyring = keyring
@@ -149,10 +153,12 @@ class Installation:
         self.usage = Usage(database, keyring, clock, self.meter, self.upkeep)
         self.refusals = Refusals(database, keyring, clock, self.meter)
         self.webhooks = Webhooks(database, keyring, clock, webhook_networks)
-        self.alerts = Alerts(database, keyring, clock)
+        self.mails = Mails(database, keyring, clock, mailing)
+        self.alerts = Alerts(database, keyring, clock, self.mails)
         self.leaks = Leaks(database, keyring, clock, self._proven, self.keys, self.alerts)
         self._courier: Courier | None = None
         self._lookout: Lookout | None = None
+        self._postman: Postman | None = None
         _OPEN.add(self)
 
     @property
@@ -175,6 +181,15 @@ class Installation:
             self._lookout = Lookout(self.database, self.alerts, self.leaks, self.clock)
         return self._lookout
 
+    @property
+    def postman(self) -> "Postman":
+        """Who sends e-mail; made when it is first asked for, since only a server does."""
+        if self._postman is None:
+            from keywright.postman import Postman  # noqa: PLC0415  # TLS, which a verifier never needs
+
+            self._postman = Postman(self.database, self.mails.mailing, self.clock)
+        return self._postman
+
     def _proven(self, many: Iterable[Spelled]) -> Iterable[tuple[str, int]]:
         return self.engine.proven(many, self.clock())
 
@@ -185,6 +200,8 @@ class Installation:
             self._courier.close()
         if self._lookout is not None:
             self._lookout.close()
+        if self._postman is not None:
+            self._postman.close()
         self.freshness.close()
         self.engine.close()
         given_back, flushed = self.blocks.close(), self.meter.close()
@@ -229,6 +246,8 @@ class Installation:
                 self._courier.after_fork()
             if self._lookout is not None:
                 self._lookout.after_fork()
+            if self._postman is not None:
+                self._postman.after_fork()
 
     def __enter__(self) -> Self:
         return self
@@ -283,6 +302,7 @@ def open_installation(
     usage_hours_kept: int = 90,
     webhook_networks: Iterable[Network] = (),
     allowance: Allowance = USUAL,
+    mailing: "Mailing | None" = None,
 ) -> Installation:
     """Open a database, bringing a SQLite one up to date, or making it where there is none.
 
@@ -292,8 +312,8 @@ def open_installation(
     ``secret`` is the installation's secret as text; without it, it is read from the file beside a SQLite database, where
     it is made together with a new one. ``slots`` is the directory of the workers' slot files: beside a SQLite database,
     unless it is named, and for PostgreSQL among the temporary files. Counts are kept by the minute and by the hour for so
-    many days. ``allowance`` is how often a source may fail to prove a key before its failures are made cheap. Raises
-    ``CannotStart`` with one line that says what to do.
+    many days. ``allowance`` is how often a source may fail to prove a key before its failures are made cheap, ``mailing`` by
+    which server alerts are told of by e-mail. Raises ``CannotStart`` with one line that says what to do.
     """
     database = Database(url)
     try:
@@ -312,6 +332,7 @@ def open_installation(
             usage_hours_kept=usage_hours_kept,
             webhook_networks=webhook_networks,
             allowance=allowance,
+            mailing=mailing,
         )
         opened.keyspaces.prepare()
         opened.freshness.begin()

@@ -13,12 +13,15 @@ from sqlalchemy import Connection
 from keywright import credential, events, misuse
 from keywright.desk import LIBRARY, Desk, cursors, messages
 from keywright.desk.grants import EVERYTHING, Reach
+from keywright.desk.mails import Mails
 from keywright.errors import Conflict, Invalid, NotFound
 from keywright.events import Place
+from keywright.keyring import Keyring
 from keywright.misuse import RULES, Finding
 from keywright.model import Actor, Alert, Page, Threshold
 from keywright.store import alerts, deliveries, keys, webhooks
 from keywright.store.alerts import Narrow, Subject
+from keywright.store.db import Database
 from keywright.store.keys import Named
 from keywright.store.webhooks import Message
 from keywright.times import SECOND
@@ -34,7 +37,11 @@ Bounds = Callable[[str, str], Threshold]
 
 
 class Alerts(Desk):
-    """The alerts of an installation."""
+    """The alerts of an installation. Of new ones people are told by e-mail, where it is set up."""
+
+    def __init__(self, database: Database, keyring: Keyring, clock: Callable[[], int], mails: Mails) -> None:
+        super().__init__(database, keyring, clock)
+        self._mails = mails
 
     def list(  # the verb of every surface
         self,
@@ -116,7 +123,8 @@ class Alerts(Desk):
         *,
         also: Callable[[Connection], bool] = lambda _tx: True,
     ) -> Sequence[Alert]:
-        """Make alerts of what the rules say, or count them on; the new ones. Each webhook is written with its alert.
+        """Make alerts of what the rules say, or count them on; the new ones. Each webhook, and each e-mail, is written with its
+        alert.
 
         ``also`` is done in the same transaction; where it says no, nothing is.
         """
@@ -125,6 +133,7 @@ class Alerts(Desk):
             named = keys.names(connection, {one.key_id for one in merged if one.key_id}, self.clock())
         made = {one.id: one for one in (self._alert(finding, named) for finding in merged)}
         wanted = self._wanted("alert.raised", made.values())
+        recipients = self._mails.recipients(made.values())
         raised = []
         with self.database.write("usage") as tx:
             if not also(tx):
@@ -133,6 +142,7 @@ class Alerts(Desk):
                 kept = self._keep(tx, alert, bounds)
                 if kept is not None:
                     self._post(tx, "alert.raised", kept, wanted[alert.id])
+                    self._mails.write(tx, kept, recipients.get(alert.id, ()))
                     raised.append(kept)
         return raised
 

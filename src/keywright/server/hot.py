@@ -489,6 +489,7 @@ class Hot:
                     self.watch.start()
                     self._installation.courier.start()
                     self._installation.lookout.start()
+                    self._installation.postman.start()
                     await send({"type": "lifespan.startup.complete"})
                 else:
                     await asyncio.to_thread(self.watch.stop)

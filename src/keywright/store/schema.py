@@ -551,6 +551,25 @@ deliveries = Table(
 Index("deliveries_by_endpoint", deliveries.c.endpoint_id, deliveries.c.seq)
 Index("deliveries_by_turn", deliveries.c.next_at)
 
+#: E-mail about alerts: what is on its way, and the newest that was sent or given up.
+mails = Table(
+    "mails",
+    usage_file,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("message_id", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),  # waiting, sent, failed
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", BigInteger),  # null unless it waits
+    Column("last_at", BigInteger),
+    Column("error", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("mails_by_turn", mails.c.next_at)
+
 #: How an endpoint takes its messages.
 receivers = Table(
     "receivers",

@@ -180,6 +180,19 @@ def _webhooks() -> None:
     op.create_index("deliveries_by_endpoint", "deliveries", ["endpoint_id", "seq"])
     op.create_index("deliveries_by_turn", "deliveries", ["next_at"])
     op.create_table(
+        "mails",
+        _numbered(),
+        *(sa.Column(name, TEXT, nullable=False) for name in ("message_id", "recipient", "subject", "body")),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_at", sa.BigInteger()),
+        sa.Column("last_at", sa.BigInteger()),
+        sa.Column("error", TEXT, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("mails_by_turn", "mails", ["next_at"])
+    op.create_table(
         "receivers",
         sa.Column("endpoint_id", TEXT, primary_key=True),
         sa.Column("failing_since", sa.BigInteger()),
