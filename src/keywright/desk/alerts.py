@@ -93,28 +93,30 @@ class Alerts(Desk):
 
     def acknowledge(self, alert_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Alert:
         """Say that it has been seen, and by whom. Raises ``NotFound``, or ``Conflict`` where it is resolved."""
+        seen = self.get(alert_id, reach=reach)
+        if seen.state == "open":
+            self._tell(seen, actor, "alert.acknowledge")
         with self.database.write("usage") as tx:
             before = _covered(alerts.get(tx, alert_id), alert_id, reach)
             if before.state == "resolved":
                 raise Conflict("the alert is resolved")
             if before.state == "acknowledged":
                 return before
-            after = self._set(tx, before, actor, state="acknowledged")
-        self._tell(after, actor, "alert.acknowledge")
-        return after
+            return self._set(tx, before, actor, state="acknowledged")
 
     def resolve(self, alert_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Alert:
         """Say that it is dealt with: for its rule's quiet time nothing is raised of the same. Raises ``NotFound``."""
         seen = self.get(alert_id, reach=reach)
         wanted = self._wanted("alert.resolved", [seen])[seen.id]
+        if seen.state != "resolved":
+            self._tell(seen, actor, "alert.resolve")
         with self.database.write("usage") as tx:
             before = _covered(alerts.get(tx, alert_id), alert_id, reach)
             if before.state == "resolved":
                 return before
             after = self._set(tx, before, actor, state="resolved")
             self._post(tx, "alert.resolved", after, wanted)
-        self._tell(after, actor, "alert.resolve")
-        return after
+            return after
 
     def raise_(
         self,
@@ -209,6 +211,7 @@ class Alerts(Desk):
         return after
 
     def _tell(self, alert: Alert, actor: Actor, action: str) -> None:
+        """Write the entry, which lies in another file than the alert: before the act, so that none is without."""
         with self.change() as change:
             about = {"rule": alert.rule, "key": alert.key_id or None}
             change.tell(actor, action, ("alert", alert.id), account=alert.account, **about)
