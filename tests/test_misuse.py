@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -154,6 +156,17 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
+#: What the evidence of every rule may have.
+ALWAYS = {"reasons", "addresses", "networks", "requests", "environments", "key_name"}
+
+
+def documented(rule: str) -> set[str]:
+    """What ``docs/misuse.md`` says that the evidence of a rule has besides."""
+    page = Path(__file__).parent.parent / "docs" / "misuse.md"
+    (line,) = [line for line in page.read_text().splitlines() if line.startswith(f"| `{rule}` |")]
+    return set(re.findall(r"`(\w+)`", line.split("|")[5]))
+
+
 def test_every_rule_has_a_scenario() -> None:
     """The table of scenarios has every rule."""
     assert set(SCENARIOS) == set(RULES)
@@ -171,6 +184,7 @@ def test_a_scenario_raises_one_alert(kw: Keywright, key: Issued, clock: Clock, r
     assert (alert.rule, alert.state, alert.severity, alert.act) == (rule, "open", *RULES[rule][1:3])
     assert (alert.key_id, alert.account) == ((key.key.id, "globex") if scenario.names else ("", None))
     assert alert.evidence | scenario.evidence == alert.evidence
+    assert set(alert.evidence) - ALWAYS == documented(rule)
     assert key.credential.token.reveal()[-38:-6] not in json.dumps(alert.evidence)
     assert found(kw) == [alert]
 
