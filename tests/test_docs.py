@@ -14,11 +14,12 @@ import pytest
 
 import keywright
 from conftest import make
-from keywright import Keywright, courier, credential, events, profiles, schemes
+from keywright import Keywright, courier, credential, events, misuse, profiles, schemes
 from keywright.errors import CODES
 from keywright.schemes import SCHEMES
 from keywright.server.metrics import METRICS, written_name
 from keywright.server.self_service import partna
+from keywright.times import say_span
 from surfaces import served, server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -232,6 +233,28 @@ def test_every_event_is_explained() -> None:
 
     assert {name: cells[0] for name, cells in explained.items()} == events.EVENTS
     assert f"| attempts | {len(courier.SCHEDULE) + 1}: " in text
+
+
+def test_every_rule_of_misuse_is_explained() -> None:
+    """``docs/misuse.md`` has every rule with its severity, sentence, bounds and act; its evidence is test_misuse's to hold."""
+    explained = rows(section(read("docs/misuse.md"), "The rules"), 6)
+
+    assert {name: [*cells[:3], cells[4]] for name, cells in explained.items()} == {
+        name: [rule.severity, rule.sentence, _bounds(name), rule.act] for name, rule in misuse.RULES.items()
+    }
+    assert {rule.bounds.quiet for rule in misuse.RULES.values()} == {86_400}
+
+
+def _bounds(name: str) -> str:
+    bounds, span = misuse.RULES[name].bounds, say_span(misuse.RULES[name].bounds.within)
+    if bounds.factor:
+        many = f"{bounds.times} requests within {span}"
+        return f"{many}, and {bounds.factor} times the most in {span} of the last 7 days"
+    if bounds.after:
+        rest = say_span(bounds.after)
+        return f"a rest of {rest}" if name == "woke" else f"{rest} after its first use"
+    what = "different credentials" if misuse.RULES[name].distinct else "requests"
+    return "the first" if bounds.times == 1 else f"{bounds.times} {what} within {span}"
 
 
 # -------------------------------------------------------------------------------------------------------- the examples

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -118,6 +120,10 @@ def _sample(kw: Keywright, _key: Issued, _clock: Clock) -> None:
     kw.verify(sample, **(EVERY | {"keyspace": "atfinity"}))
 
 
+def _leaked(kw: Keywright, key: Issued, _clock: Clock) -> None:
+    kw.installation.leaks.report([key.credential.token.reveal()], url="https://paste.example/x", source=HERE)
+
+
 class Scenario(NamedTuple):
     """What is done, whether the alert names the key, and what its evidence holds."""
 
@@ -145,8 +151,20 @@ SCENARIOS: dict[str, Scenario] = {
     "volume": Scenario(_volume, {"times_now": 1000, "most_before": 10}),
     "new_network": Scenario(_network, {"addresses": [ELSEWHERE], "known": ["192.0.2.0/24"]}),
     "woke": Scenario(_woke, {"rested_days": 61}),
+    "leaked": Scenario(_leaked, {"policy": "notify", "urls": ["https://paste.example/x"]}),
     "sample": Scenario(_sample, _reason("sample"), names=False),
 }
+
+
+#: What the evidence of every rule may have.
+ALWAYS = {"reasons", "addresses", "networks", "requests", "environments", "key_name"}
+
+
+def documented(rule: str) -> set[str]:
+    """What ``docs/misuse.md`` says that the evidence of a rule has besides."""
+    page = Path(__file__).parent.parent / "docs" / "misuse.md"
+    (line,) = [line for line in page.read_text().splitlines() if line.startswith(f"| `{rule}` |")]
+    return set(re.findall(r"`(\w+)`", line.split("|")[5]))
 
 
 def test_every_rule_has_a_scenario() -> None:
@@ -166,6 +184,7 @@ def test_a_scenario_raises_one_alert(kw: Keywright, key: Issued, clock: Clock, r
     assert (alert.rule, alert.state, alert.severity, alert.act) == (rule, "open", *RULES[rule][1:3])
     assert (alert.key_id, alert.account) == ((key.key.id, "globex") if scenario.names else ("", None))
     assert alert.evidence | scenario.evidence == alert.evidence
+    assert set(alert.evidence) - ALWAYS == documented(rule)
     assert key.credential.token.reveal()[-38:-6] not in json.dumps(alert.evidence)
     assert found(kw) == [alert]
 

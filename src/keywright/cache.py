@@ -3,7 +3,8 @@
 A reading enters the cache only if no change has been applied since the snapshot that it was read in: otherwise a slow
 reader could put back what a change has just evicted. Nothing is ever kept longer for having been used.
 
-Ids that do not exist are remembered apart, few and for seconds, so that a flood of them cannot push good keys out.
+Ids that do not exist are remembered apart, few and for seconds, so that a flood of them cannot push good keys out. Where
+one lasts, the roll of all ids says of most of them that they do not exist, and the store is not asked.
 """
 
 import threading
@@ -12,6 +13,7 @@ from typing import Final
 
 from keywright.answers import Answers
 from keywright.model import KeyRecord, Keyspace
+from keywright.roll import Roll
 from keywright.schemes import Reader
 from keywright.times import SECOND
 
@@ -60,6 +62,8 @@ class Cache:
         "_gates",
         "_keyspaces",
         "_lock",
+        "_roll",
+        "_whole",
         "applied",
         "found",
         "get",
@@ -73,6 +77,8 @@ class Cache:
         self._keyspaces: dict[str, Compiled] = {}
         self._absent: dict[bytes, int] = {}
         self._gates: dict[str, str | None] = {}
+        self._roll: Roll | None = None
+        self._whole: Roll | None = None  # the roll, once it has every id
         self._lock = threading.Lock()
         #: the entry of a key, and a keyspace, if they are remembered: the dictionaries' own look-ups, for the hot path
         self.get: Callable[[bytes], Entry | None] = self._entries.get
@@ -95,6 +101,40 @@ class Cache:
         """Whether the id was looked up a moment ago and did not exist."""
         until = self._absent.get(key_id)
         return until is not None and now < until
+
+    def is_nobody(self, key_id: bytes) -> bool:
+        """Whether the roll, where there is one, says that there is no such id."""
+        whole = self._whole
+        return whole is not None and key_id not in whole
+
+    @property
+    def has_roll(self) -> bool:
+        """Whether there is a roll, or one is being made."""
+        return self._roll is not None
+
+    def begin_roll(self, expected: int) -> Roll:
+        """Begin a roll: from here on, ids that changes name are entered. Those that there are, read after this, follow."""
+        with self._lock:
+            self._roll, self._whole = Roll(expected), None
+            return self._roll
+
+    def enter(self, roll: Roll, ids: Iterable[bytes]) -> bool:
+        """Enter some; ``False`` where the roll was given up meanwhile."""
+        with self._lock:
+            for key_id in ids:
+                roll.add(key_id)
+            return self._roll is roll
+
+    def close_roll(self, roll: Roll, *, whole: bool) -> None:
+        """Say that a roll has every id, or give it up."""
+        with self._lock:
+            if self._roll is roll:
+                self._roll, self._whole = (roll, roll) if whole else (None, None)
+
+    def forget_roll(self) -> None:
+        """Do without one until the next is begun."""
+        with self._lock:
+            self._roll = self._whole = None
 
     def put(self, key_id: bytes, entry: Entry, applied: int) -> None:
         """Remember a key, unless a change was applied since ``applied`` was read, which is before all that it rests on.
@@ -132,6 +172,7 @@ class Cache:
                 if kind == "key":
                     self._entries.pop(ref.encode(), None)
                     self._absent.pop(ref.encode(), None)
+                    self._enter(ref.encode())
                 elif kind == "account":
                     self._forget_where("account_id", ref)
                 else:
@@ -145,6 +186,7 @@ class Cache:
         with self._lock:
             for known in (self._entries, self._absent, self._keyspaces, self._gates):
                 known.clear()
+            self._roll = self._whole = None
             self.applied = newest
 
     def before_fork(self) -> None:
@@ -154,6 +196,12 @@ class Cache:
     def after_fork(self) -> None:
         """Go on, in the parent and in the child."""
         self._lock.release()
+
+    def _enter(self, key_id: bytes) -> None:
+        if self._roll is not None:
+            self._roll.add(key_id)
+            if self._roll.room <= 0:  # the next flood makes a larger one
+                self._roll = self._whole = None
 
     def _forget_where(self, attribute: str, value: str) -> None:
         gone = [

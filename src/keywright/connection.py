@@ -38,20 +38,18 @@ _REST: Final = 30.0  # seconds
 class Connections:
     """Connections to one server, kept for the next request. Safe to use from any thread, and after a fork."""
 
-    def __init__(self, url: str, key: str, timeout: float) -> None:
-        """Raises ``Invalid`` for an address that a key must not be sent to, or what is no key."""
+    def __init__(self, url: str, key: str | None, timeout: float) -> None:
+        """``None`` is for what is asked of nobody. Raises ``Invalid`` for an address that no key must be sent to, or no key."""
         parts = _checked(url)
-        if not key or not key.isascii() or not key.isprintable() or " " in key:
+        if key is not None and (not key or not key.isascii() or not key.isprintable() or " " in key):
             raise Invalid("is not a management key's token", path="key")
         self.url = url.rstrip("/")
         self._host = parts.netloc
         self._prefix = parts.path.rstrip("/")
         self._context = ssl.create_default_context() if parts.scheme == "https" else None
-        self._headers = {
-            "Authorization": f"Bearer {key}",
-            "Accept": "application/json",
-            "User-Agent": "keywright",
-        }
+        self._headers = {"Accept": "application/json", "User-Agent": "keywright"}
+        if key is not None:
+            self._headers["Authorization"] = f"Bearer {key}"
         self._timeout = timeout
         self._idle: list[tuple[http.client.HTTPConnection, float]] = []
         self._lock = threading.Lock()

@@ -15,7 +15,7 @@ On PostgreSQL an event loop waits for look-ups too. It decides from memory; wher
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, Literal, Protocol, TypeVar
@@ -26,15 +26,18 @@ from keywright import credential, limits, policy, propagation
 from keywright.answers import RETRY_WHEN_UNAVAILABLE
 from keywright.blocks import Blocks, Spent
 from keywright.cache import Cache, Compiled, Entry
+from keywright.credential import Spelled
 from keywright.errors import Invalid, NotFound, Unavailable
 from keywright.freshness import Freshness, FreshnessByLease
 from keywright.keyring import Keyring
 from keywright.meter import Meter
 from keywright.model import MANAGEMENT, Actor, Ask, KeyRecord, Propagation, SecretRecord, Verdict
+from keywright.roll import Roll
 from keywright.schemes import IN_URL, Presented, Unproven, id_in
 from keywright.store import audit, changes, keys
 from keywright.store.db import Database
 from keywright.store.lookup import Found, Lookup
+from keywright.throttle import Throttle
 
 Given = list[tuple[bytes, bytes]] | Presented | Unproven
 
@@ -84,6 +87,7 @@ class Engine:
         freshness: Freshness | FreshnessByLease,
         meter: Meter,
         blocks: Blocks,
+        throttle: Throttle,
     ) -> None:
         self._database = database
         self._keyring = keyring
@@ -98,6 +102,7 @@ class Engine:
         self.far = self._asking is not None
         self._meter = meter
         self._blocks = blocks
+        self._throttle = throttle
         self._clerk: ThreadPoolExecutor | None = None
         self._moving: set[tuple[str, int]] = set()
 
@@ -315,7 +320,7 @@ class Engine:
     def _find(self, key_id: bytes, now: int, stale: bool, at_hand: AtHand | None) -> Entry | None:
         if stale:
             raise Unavailable("the store does not answer, and this key is not known by heart")
-        if self._cache.is_absent(key_id, now):
+        if self._cache.is_absent(key_id, now) or self._cache.is_nobody(key_id):
             return None
         if at_hand is None:
             applied = self._cache.applied
@@ -348,6 +353,20 @@ class Engine:
         """The keyspace and environment of a credential, where it is proven; nothing is told of one that is not."""
         entry, secret, _ = self._identify(presented, now, stale, at_hand)
         return None if entry is None or secret is None else (entry.record.keyspace, entry.record.environment)
+
+    def proven(self, many: Iterable[Spelled], now: int) -> Iterator[tuple[str, int]]:
+        """Of credentials, those that are right: whose key they are, and the number of the secret. Raises ``Unavailable``."""
+        if self.fresh(now):
+            raise Unavailable("the store does not answer")
+        for spelled in many:
+            try:
+                entry, secret, _ = self._identify(Presented(spelled.spelling, spelled), now, False, None)
+            except Unavailable:
+                if self._cache.get(spelled.id) is None:
+                    raise
+                continue  # an entry of the installation's secret is not configured here: nobody can tell
+            if entry is not None and secret is not None:
+                yield entry.record.id, secret.n
 
     def compiled(self, name: str, *, stale: bool = False, at_hand: AtHand | None = None) -> Compiled:
         """A keyspace as verifications need it. Raises ``NotFound``."""
@@ -465,7 +484,35 @@ class Engine:
             used = (verdict.secret or 0, ask.ip) if allowed else None
             self._meter.count(verdict.key, ask.keyspace, environment, verdict.code, ask.resource, now, used)
         if not allowed and ask.recorded:
-            self._meter.refuse(verdict, environment, ask.ip, ask.method, ask.resource)
+            if (
+                verdict.code == "invalid"
+                and verdict.secret is None
+                and ask.ip
+                and self._is_spam(verdict, ask.ip)
+            ):
+                self._meter.leave_out()
+            else:
+                self._meter.refuse(verdict, environment, ask.ip, ask.method, ask.resource)
+
+    def _is_spam(self, verdict: Verdict, ip: str) -> bool:
+        """Lay an unproven credential to its source. Of one over its limit, what names no key is not worth a line."""
+        over, worth = self._throttle.failed(ip, verdict.at)
+        if over and verdict.reason == "unknown" and not self._cache.has_roll:
+            self._clerks().submit(self._call_the_roll, self._cache.begin_roll(0))
+        return not worth and verdict.named is None
+
+    def _call_the_roll(self, begun: Roll) -> None:
+        """Read every id, so that a flood of others need not be looked up."""
+        roll, whole = begun, False
+        try:
+            with self._database.read() as connection:
+                roll = self._cache.begin_roll(keys.how_many(connection))
+            with self._database.read() as connection:  # after its beginning: what comes later, changes name
+                whole = all(self._cache.enter(roll, some) for some in keys.ids(connection))
+        except Unavailable:
+            return  # the next failure tries again
+        finally:
+            self._cache.close_roll(roll, whole=whole)
 
     def _only_environment(self, keyspace: str) -> str:
         known = self._cache.keyspace(keyspace)
@@ -525,10 +572,13 @@ class Engine:
         if (key_id, secret.n) in self._moving:
             return
         self._moving.add((key_id, secret.n))
+        mac = self._mac(spelled.id, spelled.secret)
+        self._clerks().submit(self._write_rewrapped, key_id, secret, mac, now)
+
+    def _clerks(self) -> ThreadPoolExecutor:
         if self._clerk is None:
             self._clerk = ThreadPoolExecutor(1, thread_name_prefix="keywright-clerk")
-        mac = self._mac(spelled.id, spelled.secret)
-        self._clerk.submit(self._write_rewrapped, key_id, secret, mac, now)
+        return self._clerk
 
     def _write_rewrapped(self, key_id: str, secret: SecretRecord, mac: bytes, now: int) -> None:
         try:
@@ -549,6 +599,7 @@ class Engine:
     def after_fork(self) -> None:
         """Forget threads that did not come along."""
         self._clerk, self._moving = None, set()
+        self._cache.forget_roll()  # whoever was making it is the parent's
 
 
 def environment_of(ask: Ask, compiled: Compiled) -> str:

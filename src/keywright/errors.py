@@ -10,7 +10,7 @@
     │   ├── Forbidden              a role that does not allow it: ``insufficient_role``
     │   ├── SignInFailed           an address, a password and a code that do not belong together: ``sign_in_failed``
     │   ├── SecondFactorNeeded  the password is right, and a code is wanted as well: ``second_factor_needed``
-    │   ├── Throttled              too many failures before this one: ``rate_limited``
+    │   ├── Throttled              too many of these before, or failures: ``rate_limited``
     │   └── Denied                 a server refuses the key that a call came with: under the code that it says
     ├── Unavailable                the store does not answer: ``unavailable``
     └── CannotStart                this installation cannot be opened: ``cannot_start``
@@ -149,12 +149,12 @@ class SecondFactorNeeded(CallerError):
 
 
 class Throttled(CallerError):
-    """There were too many failures before this; it was not looked at. ``retry_after`` is in seconds."""
+    """There were too many before this, failures most often; it was not looked at. ``retry_after`` is in seconds."""
 
     code = "rate_limited"
 
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(f"Too many attempts have failed; wait {retry_after} seconds.")
+    def __init__(self, retry_after: int, message: str = "") -> None:
+        super().__init__(message or f"Too many attempts have failed; wait {retry_after} seconds.")
         self.retry_after = retry_after
 
 

@@ -23,12 +23,15 @@ from keywright.answers import Answer
 from keywright.blocks import Blocks
 from keywright.cache import Cache
 from keywright.clock import process_clock
+from keywright.credential import Spelled
 from keywright.desk.accounts import Accounts
 from keywright.desk.alerts import Alerts
 from keywright.desk.calendar import Calendar
 from keywright.desk.factors import Factors
 from keywright.desk.keys import Keys
 from keywright.desk.keyspaces import Keyspaces
+from keywright.desk.leaks import Leaks
+from keywright.desk.mails import Mails
 from keywright.desk.management_keys import ManagementKeys
 from keywright.desk.people import People
 from keywright.desk.quotas import Quotas
@@ -51,6 +54,7 @@ from keywright.store.db import Database, WriterLock
 from keywright.store.lookup import Lookup
 from keywright.store.schema import HEADS
 from keywright.store.sqlite_lookup import SqliteLookup
+from keywright.throttle import USUAL, Allowance, Throttle
 from keywright.times import SECOND, rfc3339
 from keywright.upkeep import Upkeep
 
@@ -58,6 +62,8 @@ if TYPE_CHECKING:
     from keywright.client import Client
     from keywright.courier import Courier
     from keywright.lookout import Lookout
+    from keywright.mail import Mailing
+    from keywright.postman import Postman
 
 Clock = Callable[[], int]
 HeadersLike = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
@@ -99,6 +105,8 @@ class Installation:
         usage_minutes_kept: int = 7,
         usage_hours_kept: int = 90,
         webhook_networks: Iterable[Network] = (),
+        allowance: Allowance = USUAL,
+        mailing: "Mailing | None" = None,
     ) -> None:
         self.database = database
         self.keyring = keyring
@@ -124,8 +132,10 @@ class Installation:
         )
         self.meter = Meter(database, self.slots, self.upkeep.tick)
         self.blocks = Blocks(database, self.slots)
+        self.throttle = Throttle(allowance)
         self.engine = Engine(
-            database, keyring, self.lookup, self.cache, self.freshness, self.meter, self.blocks
+            *(database, keyring, self.lookup, self.cache, self.freshness, self.meter, self.blocks),
+            self.throttle,
         )
         self.keys = Keys(database, keyring, clock)
         self.management_keys = ManagementKeys(database, keyring, clock, self.keys)
@@ -138,9 +148,12 @@ class Installation:
         self.usage = Usage(database, keyring, clock, self.meter, self.upkeep)
         self.refusals = Refusals(database, keyring, clock, self.meter)
         self.webhooks = Webhooks(database, keyring, clock, webhook_networks)
-        self.alerts = Alerts(database, keyring, clock)
+        self.mails = Mails(database, keyring, clock, mailing)
+        self.alerts = Alerts(database, keyring, clock, self.mails)
+        self.leaks = Leaks(database, keyring, clock, self._proven, self.keys, self.alerts)
         self._courier: Courier | None = None
         self._lookout: Lookout | None = None
+        self._postman: Postman | None = None
         _OPEN.add(self)
 
     @property
@@ -160,8 +173,20 @@ class Installation:
         if self._lookout is None:
             from keywright.lookout import Lookout  # noqa: PLC0415  # which a verifier never needs
 
-            self._lookout = Lookout(self.database, self.alerts, self.clock)
+            self._lookout = Lookout(self.database, self.alerts, self.leaks, self.clock)
         return self._lookout
+
+    @property
+    def postman(self) -> "Postman":
+        """Who sends e-mail; made when it is first asked for, since only a server does."""
+        if self._postman is None:
+            from keywright.postman import Postman  # noqa: PLC0415  # TLS, which a verifier never needs
+
+            self._postman = Postman(self.database, self.mails.mailing, self.clock)
+        return self._postman
+
+    def _proven(self, many: Iterable[Spelled]) -> Iterable[tuple[str, int]]:
+        return self.engine.proven(many, self.clock())
 
     def close(self) -> None:
         """Finish what was begun, write what was counted, close every file."""
@@ -170,6 +195,8 @@ class Installation:
             self._courier.close()
         if self._lookout is not None:
             self._lookout.close()
+        if self._postman is not None:
+            self._postman.close()
         self.freshness.close()
         self.engine.close()
         given_back, flushed = self.blocks.close(), self.meter.close()
@@ -205,6 +232,7 @@ class Installation:
         self.database.after_fork()
         if child:
             self.freshness.after_fork()
+            self.throttle.after_fork()
             self.engine.after_fork()
             self.slots.after_fork()
             self.blocks.after_fork()
@@ -213,6 +241,8 @@ class Installation:
                 self._courier.after_fork()
             if self._lookout is not None:
                 self._lookout.after_fork()
+            if self._postman is not None:
+                self._postman.after_fork()
 
     def __enter__(self) -> Self:
         return self
@@ -266,6 +296,8 @@ def open_installation(
     usage_minutes_kept: int = 7,
     usage_hours_kept: int = 90,
     webhook_networks: Iterable[Network] = (),
+    allowance: Allowance = USUAL,
+    mailing: "Mailing | None" = None,
 ) -> Installation:
     """Open a database, bringing a SQLite one up to date, or making it where there is none.
 
@@ -275,7 +307,8 @@ def open_installation(
     ``secret`` is the installation's secret as text; without it, it is read from the file beside a SQLite database, where
     it is made together with a new one. ``slots`` is the directory of the workers' slot files: beside a SQLite database,
     unless it is named, and for PostgreSQL among the temporary files. Counts are kept by the minute and by the hour for so
-    many days. Raises ``CannotStart`` with one line that says what to do.
+    many days. ``allowance`` is how often a source may fail to prove a key before its failures are made cheap, ``mailing`` by
+    which server alerts are told of by e-mail. Raises ``CannotStart`` with one line that says what to do.
     """
     database = Database(url)
     try:
@@ -293,6 +326,8 @@ def open_installation(
             usage_minutes_kept=usage_minutes_kept,
             usage_hours_kept=usage_hours_kept,
             webhook_networks=webhook_networks,
+            allowance=allowance,
+            mailing=mailing,
         )
         opened.keyspaces.prepare()
         opened.freshness.begin()

@@ -2,7 +2,8 @@
 
 It reads the store, not the workers: so that a rule sees the failures of all of them, whichever answered, and a worker
 spends nothing on it but the rows that it writes anyhow. One process at a time looks out, under a lease; how far it has
-read is written with the alerts that came of it, so that its successor raises none twice and misses none.
+read is written with the alerts that came of it, so that its successor raises none twice and misses none. It also sees to
+keys that were reported as leaked.
 """
 
 import logging
@@ -16,6 +17,7 @@ from sqlalchemy import Connection
 
 from keywright import misuse
 from keywright.desk.alerts import Alerts
+from keywright.desk.leaks import Leaks
 from keywright.errors import Unavailable
 from keywright.misuse import Finding, Signal, Tracker
 from keywright.model import Threshold
@@ -45,9 +47,10 @@ log = logging.getLogger("keywright")
 class Lookout:
     """Looks out. ``round`` does it once; ``start`` makes a thread of it that competes for the lease."""
 
-    def __init__(self, database: Database, desk: Alerts, clock: Callable[[], int]) -> None:
+    def __init__(self, database: Database, desk: Alerts, leaks: Leaks, clock: Callable[[], int]) -> None:
         self._database = database
         self._desk = desk
+        self._leaks = leaks
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -66,6 +69,7 @@ class Lookout:
         while more and not self._stop.is_set():
             made, more = self._look()
             raised += made
+        raised += self._leaks.see_to(self.bounds)
         now = self._clock()
         if now - self._trimmed_at >= TRIM_EVERY:
             self._trimmed_at = now

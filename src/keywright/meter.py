@@ -189,6 +189,12 @@ class Meter:
         if self._thread is None:
             self._start()
 
+    def leave_out(self) -> None:
+        """Note that a refused request is not worth a line in the log."""
+        with self._lock:
+            self._dropped += 1
+            self.dropped += 1
+
     def note(self, kind: str, record: KeyRecord, ip: str | None, now: int) -> None:
         """Note something odd about a request of a proven key, for the watch."""
         with self._lock:

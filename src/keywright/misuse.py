@@ -101,6 +101,7 @@ RULES: Final[dict[str, Rule]] = {
         "The key is used from a network that it was never used from.", "medium", "look", after=DAY
     ),
     "woke": _rule("The key is used again after a long rest.", "low", "look", after=60 * DAY),
+    "leaked": _rule("The key was found where it should not be, and somebody reported it.", "high", "rotate"),
     "sample": _rule(
         "Somebody presents the sample credential of published documentation.",
         "low",

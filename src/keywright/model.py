@@ -146,6 +146,7 @@ class Keyspace(msgspec.Struct, frozen=True):
     navigation: tuple[str, ...] = ()
     deep_link: str = ""
     misuse: dict[str, Threshold] = {}
+    leaks: Literal["notify", "disable", "invalidate"] = "notify"
 
 
 class SecretRecord(msgspec.Struct, frozen=True, gc=False):

@@ -87,6 +87,43 @@ SETTINGS: Final = (
         "",
         "Networks of your own that webhooks may go to all the same; over plain http too where they are loopback.",
     ),
+    Setting(
+        "smtp_host",
+        "text",
+        "",
+        "The server that e-mail about alerts goes out by; without it there is none.",
+    ),
+    Setting("smtp_port", "number:1-65535", "587", "Its port."),
+    Setting(
+        "smtp_security",
+        "choice:starttls,tls,none",
+        "starttls",
+        "How the connection to it is made secure: STARTTLS, which must be offered, or TLS from the start, or not at all.",
+    ),
+    Setting("smtp_user", "text", "", "Who signs in there; without it nobody does."),
+    Setting("smtp_password", "text", "", "The password to that.", confidential=True),
+    Setting("mail_from", "mailboxes:1", "", "Whom e-mail comes from."),
+    Setting("mail_to", "mailboxes:20", "", "Who is told of every alert by e-mail."),
+    Setting(
+        "mail_members",
+        "choice:admins,nobody",
+        "admins",
+        "Whom of the account that an alert is about is told as well: its owners and admins, or nobody.",
+    ),
+    Setting(
+        "mail_severity",
+        "choice:low,medium,high",
+        "medium",
+        "From which severity on.",
+    ),
+    Setting(
+        "throttle_failures",
+        "number:0-1000000",
+        "100",
+        "How often one address (of IPv6 its network of 64 bits) may fail to prove a key before its failures are made cheap; "
+        "0 is any number. No right key is ever refused by it.",
+    ),
+    Setting("throttle_seconds", "number:1-86400", "600", "Within how many seconds."),
     Setting("cache_size", "number:1-100000000", "100000", "How many keys a process remembers."),
     Setting(
         "on_store_loss",
@@ -145,6 +182,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     second_factor: str
     drain_seconds: int
     webhook_networks: tuple[Network, ...]
+    smtp_host: str
+    smtp_port: int
+    smtp_security: str
+    smtp_user: str
+    smtp_password: str
+    mail_from: tuple[str, ...]
+    mail_to: tuple[str, ...]
+    mail_members: str
+    mail_severity: str
+    throttle_failures: int
+    throttle_seconds: int
     cache_size: int
     on_store_loss: str
     max_stale: int
@@ -237,6 +285,20 @@ def weigh(found: Settings) -> list[str]:
             "public_url is https, and trusted_proxies names nobody who could say that a request came by https: "
             "every request is refused"
         )
+    return wrong + weigh_mail(found)
+
+
+def weigh_mail(found: Settings) -> list[str]:
+    """What is wrong with the settings of e-mail, a sentence each: with any of it none is sent, and serve refuses."""
+    if not found.smtp_host:
+        return ["mail_to is set, and smtp_host is not: no e-mail is sent"] if found.mail_to else []
+    wrong = []
+    if not found.mail_from:
+        wrong.append("smtp_host is set, and mail_from is not: e-mail comes from somebody")
+    if found.smtp_user and found.smtp_security == "none" and not is_loopback(found.smtp_host):
+        wrong.append("smtp_security is none: the password would travel as it is; use starttls or tls")
+    if bool(found.smtp_user) != bool(found.smtp_password):
+        wrong.append("smtp_user and smtp_password go together")
     return wrong
 
 
@@ -276,6 +338,10 @@ def _say_kind(setting: Setting) -> str:
             return "networks, in TOML a list, elsewhere with commas between"
         case "address":
             return "an address, `https://…`"
+        case "mailboxes" if more == "1":
+            return "an address of mail"
+        case "mailboxes":
+            return f"up to {more} addresses of mail, in TOML a list, elsewhere with commas between"
         case "contact":
             return "`mailto:…` or `https://…`"
         case "database":
@@ -310,7 +376,7 @@ def _text(
 
 
 def _written(setting: Setting, value: Any) -> str:
-    if setting.kind == "networks" and isinstance(value, list):
+    if setting.kind.startswith(("networks", "mailboxes")) and isinstance(value, list):
         return ",".join(str(item) for item in value)
     wanted = int if setting.kind.startswith("number") else str
     if not isinstance(value, wanted) or isinstance(value, bool):
@@ -328,6 +394,12 @@ def _read(setting: Setting, text: str) -> Any:
             return int(text)
         case "networks":
             return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+        case "mailboxes":
+            found = tuple(part.strip() for part in text.split(",") if part.strip())
+            wrong = [part for part in found if not _MAILBOX.match(part)]
+            if wrong or len(found) > int(more):
+                raise ValueError(f"{text[:80]!r} is not {_say_kind(setting)}")
+            return found
         case "choice" if text not in more.split(","):
             raise ValueError(f"{text[:40]!r} is none of {more.replace(',', ', ')}")
         case "address" if text and not _ADDRESS.match(text):
@@ -340,6 +412,7 @@ def _read(setting: Setting, text: str) -> Any:
 
 
 _CONTACT: Final = re.compile(r"\A(mailto:[!-~]+@[!-~]+|https://[!-~]+)\Z")
+_MAILBOX: Final = re.compile(r"\A[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\Z")
 _ADDRESS: Final = re.compile(r"\Ahttps?://[^\s/?#@]+(/[^\s?#]*)?\Z")
 
 

@@ -221,6 +221,7 @@ def keyspace(record: Keyspace, created_at: int, updated_at: int) -> dict[str, An
         "gates": sorted(record.gates),
         "self_service": record.self_service,
         "errors": record.error_shape,
+        "leaks": record.leaks,
         "labels": record.labels,
         "navigation": list(record.navigation),
         "deep_link": record.deep_link or None,

@@ -1,5 +1,6 @@
 """``keywright alerts``: signs of misuse."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,12 +12,16 @@ from keywright.cli.opening import (
     anywhere,
     anywhere_beside_key,
     as_json,
+    opened,
     print_json,
     print_line,
     print_record,
     print_table,
     reached,
+    settings,
+    where,
 )
+from keywright.errors import CannotStart
 
 #: What to type where a rule suggests it.
 _DO = {
@@ -99,6 +104,22 @@ def resolve(alert_id: str, place: Place, *, as_json: bool) -> None:
     """Say that it is dealt with; the same raises no other for a while."""
     with reached(place) as installation:
         _show(installation.alerts.resolve(alert_id, actor=actor()), as_json=as_json)
+
+
+@command.command("test-mail")
+@click.argument("address")
+@where
+def test_mail(address: str, database: str | None, config: Path | None) -> None:
+    """Send an e-mail to an address now, by the settings of this installation, and say what came of it."""
+    from keywright.cli.opening import mailing
+    from keywright.desk.fields import email
+
+    found = mailing(settings(database, config))
+    if found is None:
+        raise CannotStart("no e-mail is set up: KEYWRIGHT_SMTP_HOST names the server that it goes out by")
+    with opened(database, config) as installation:
+        installation.postman.test(found, email(address))
+    print_line(f"{found.host} has taken an e-mail to {address}")
 
 
 def _show(alert: Any, *, as_json: bool) -> None:

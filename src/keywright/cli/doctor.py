@@ -148,6 +148,7 @@ def _installation(installation: "Installation") -> Iterator[Finding]:
         ("keyspaces", _keyspaces),
         ("peppers", _peppers),
         ("workers", _workers),
+        ("e-mail", _mail),
         ("verifying", _verifying),
     )
     for name, check in checks:
@@ -200,6 +201,15 @@ def _verifying(installation: "Installation") -> str:
     if verdict.code != "invalid":
         raise CannotStart(f"an unknown key was answered {verdict.code}: {verdict.reason}")
     return f"an unknown key is refused, in {installation.clock() - before} µs"
+
+
+def _mail(installation: "Installation") -> str:
+    from keywright.store import mails
+
+    with installation.database.read("usage") as connection:
+        standing, trouble = mails.standing(connection), mails.trouble(connection)
+    told = ", ".join(f"{many} {state}" for state, many in sorted(standing.items())) or "none yet"
+    return f"{told}; the last trouble: {trouble}" if trouble else told
 
 
 def _workers(installation: "Installation") -> str:

@@ -118,6 +118,23 @@ def get(name: str, place: Place, *, toml: bool, as_json: bool) -> None:
         click.echo(applied.source, nl=False)
 
 
+@command.command("rules")
+@click.argument("scanner", type=click.Choice(["gitleaks", "trufflehog"]))
+@click.argument("names", metavar="[KEYSPACE…]", nargs=-1)
+@anywhere
+def rules(scanner: str, names: tuple[str, ...], place: Place) -> None:
+    """Print rules by which a secret scanner finds keys: keywright keyspaces rules gitleaks > .gitleaks.toml
+
+    They are made of the prefixes and environments of the keyspaces, all unless some are named, and find management keys too.
+    Dotted keys have no prefix, and no rule.
+    """
+    from keywright.scanners import WRITERS
+
+    with reached(place) as installation:
+        found = [installation.keyspaces.get(name) for name in names] or installation.keyspaces.list()
+    click.echo(WRITERS[scanner](applied.keyspace for applied in found), nl=False)
+
+
 @command.command("profile")
 @click.argument("name", type=click.Choice(profiles.SHIPPED))
 def profile(name: str) -> None:

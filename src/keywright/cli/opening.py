@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import click
 
-from keywright.errors import Conflict, Invalid
+from keywright.errors import CannotStart, Conflict, Invalid
 from keywright.times import SECOND, parse_instant, parse_span
 
 if TYPE_CHECKING:
     from keywright.client import Client
     from keywright.installation import Installation
+    from keywright.mail import Mailing
     from keywright.model import Actor, Propagation
     from keywright.settings import Settings
 
@@ -211,6 +212,30 @@ def opened(
         webhook_networks=found.webhook_networks,
     ) as installation:
         yield installation
+
+
+def mailing(found: "Settings") -> "Mailing | None":
+    """By which server e-mail goes out, where it is set up. Raises ``CannotStart`` where that makes no sense."""
+    from keywright.credential import Secret
+    from keywright.mail import Mailing
+    from keywright.settings import weigh_mail
+
+    if not found.smtp_host:
+        return None
+    for wrong in weigh_mail(found):
+        raise CannotStart(wrong)
+    return Mailing(
+        host=found.smtp_host,
+        port=found.smtp_port,
+        security=found.smtp_security,  # type: ignore[arg-type]
+        user=found.smtp_user,
+        password=Secret(found.smtp_password),
+        sender=found.mail_from[0],
+        to=found.mail_to,
+        members=found.mail_members == "admins",
+        least=found.mail_severity,
+        base_url=found.base_url,
+    )
 
 
 def actor() -> "Actor":

@@ -1,9 +1,12 @@
-"""``keywright scan``: credentials in files, where they should not be. No database is asked, and nothing is sent."""
+"""``keywright scan``: credentials in files, where they should not be. No database is asked.
+
+Nothing is sent, unless ``--report`` says to whom.
+"""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -13,6 +16,9 @@ from keywright.cli.opening import as_json, print_json, print_line, working
 #: How much of a file is searched at once, and how much of it again with the next part: the longest credential and more.
 _PART = 1 << 20
 _OVERLAP = 256
+_TOKEN = "a token of"  # noqa: S105  # words
+#: Tokens of one report.
+_AT_ONCE = 1000
 
 
 class _Found(NamedTuple):
@@ -20,6 +26,11 @@ class _Found(NamedTuple):
     line: int
     id: str
     kind: str
+    value: credential.Secret
+
+    def shown(self) -> dict[str, Any]:
+        """What may be printed."""
+        return {"path": self.path, "line": self.line, "id": self.id, "kind": self.kind}
 
 
 @click.command("scan")
@@ -27,12 +38,27 @@ class _Found(NamedTuple):
     "paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True)
 )
 @click.option("--prefix", "prefixes", multiple=True, help="Only keys of this prefix. Repeatable.  [any]")
+@click.option(
+    "--report",
+    metavar="URL",
+    help="Send the tokens that are found to this server, which does with its own what their keyspaces say.",
+)
+@click.option("--found-at", metavar="URL", help="With --report: the web address of where this was found.")
 @as_json
 @click.pass_context
-def command(ctx: click.Context, paths: tuple[Path, ...], prefixes: tuple[str, ...], *, as_json: bool) -> None:
+def command(
+    ctx: click.Context,
+    paths: tuple[Path, ...],
+    prefixes: tuple[str, ...],
+    report: str | None,
+    found_at: str | None,
+    *,
+    as_json: bool,
+) -> None:
     """Find credentials in files and directories, by their shape and their checksum.
 
-    Exits with 1 where any is found. A secret is never printed. Dotted keys have no checksum, and are not looked for.
+    Exits with 1 where any is found. A secret is never printed. Dotted keys have no checksum, and are not looked for. A
+    pair's secret is reported only as a token is: together with its id.
     """
     found: list[_Found] = []
     unread: list[str] = []
@@ -42,12 +68,31 @@ def command(ctx: click.Context, paths: tuple[Path, ...], prefixes: tuple[str, ..
                 found += [one for one in _search(path) if not prefixes or _prefix(one.id) in prefixes]
             except OSError as trouble:
                 unread.append(f"{path} cannot be read: {trouble.strerror}")
-    if as_json:
-        print_json({"items": [one._asdict() for one in found], "unread": unread})
-    else:
+    if not as_json:
         _tell(found, unread)
+    reported = {"reported": _report(report, found, found_at)} if report else {}
+    if as_json:
+        print_json({"items": [one.shown() for one in found], "unread": unread} | reported)
+    elif report:
+        print_line(f"{reported['reported']} reported to {report}")
     if found:
         ctx.exit(1)
+
+
+def _report(server: str, found: list[_Found], found_at: str | None) -> int:
+    """Report the tokens, each once; how many there were. Raises what the server says."""
+    from keywright.connection import Connections
+
+    tokens = sorted({one.value.reveal() for one in found if one.kind == _TOKEN})
+    connections = Connections(server, None, timeout=30)
+    where = {"url": found_at} if found_at else {}
+    try:
+        for place in range(0, len(tokens), _AT_ONCE):
+            some = {"tokens": tokens[place : place + _AT_ONCE]}
+            connections.ask("POST", "/v1/leaks/report", some | where)
+    finally:
+        connections.close()
+    return len(tokens)
 
 
 def _tell(found: list[_Found], unread: list[str]) -> None:
@@ -82,7 +127,8 @@ def _search(path: Path) -> Iterator[_Found]:
                 whole = match.end() < len(text) or not file.peek(1)
                 if begin + match.start() > told and whole and credential.checksum(value[:-6]) == value[-6:]:
                     told = begin + match.start()
-                    yield _Found(str(path), line + text.count(b"\n", 0, match.start()), *_named(value))
+                    at = line + text.count(b"\n", 0, match.start())
+                    yield _Found(str(path), at, *_named(value), credential.Secret(value.decode()))
             held = text[-_OVERLAP:]
             line += text.count(b"\n", 0, len(text) - len(held))
             begin += len(text) - len(held)
@@ -90,7 +136,7 @@ def _search(path: Path) -> Iterator[_Found]:
 
 def _named(value: bytes) -> tuple[str, str]:
     head, _, _ = value.decode("ascii").rpartition("_")
-    return (head, "a token of") if "_" in head else (head, "a pair's secret,")
+    return (head, _TOKEN) if "_" in head else (head, "a pair's secret,")
 
 
 def _prefix(key_id: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keywright.cli import logs
-from keywright.cli.opening import print_line, settings, where
+from keywright.cli.opening import mailing, print_line, settings, where
 from keywright.errors import CannotStart
 from keywright.times import DAY, SECOND
 
@@ -82,6 +82,7 @@ def _several(found: "Settings", taken: socket.socket, lines: list[str]) -> int:
 
 def _open(found: "Settings") -> "Installation":
     from keywright.installation import open_installation
+    from keywright.throttle import Allowance
 
     return open_installation(
         found.database,
@@ -94,6 +95,8 @@ def _open(found: "Settings") -> "Installation":
         usage_minutes_kept=found.usage_minutes_kept,
         usage_hours_kept=found.usage_hours_kept,
         webhook_networks=found.webhook_networks,
+        mailing=mailing(found),
+        allowance=Allowance(found.throttle_failures, found.throttle_seconds),
     )
 
 

@@ -13,12 +13,15 @@ from sqlalchemy import Connection
 from keywright import credential, events, misuse
 from keywright.desk import LIBRARY, Desk, cursors, messages
 from keywright.desk.grants import EVERYTHING, Reach
+from keywright.desk.mails import Mails
 from keywright.errors import Conflict, Invalid, NotFound
 from keywright.events import Place
+from keywright.keyring import Keyring
 from keywright.misuse import RULES, Finding
 from keywright.model import Actor, Alert, Page, Threshold
 from keywright.store import alerts, deliveries, keys, webhooks
 from keywright.store.alerts import Narrow, Subject
+from keywright.store.db import Database
 from keywright.store.keys import Named
 from keywright.store.webhooks import Message
 from keywright.times import SECOND
@@ -34,7 +37,11 @@ Bounds = Callable[[str, str], Threshold]
 
 
 class Alerts(Desk):
-    """The alerts of an installation."""
+    """The alerts of an installation. Of new ones people are told by e-mail, where it is set up."""
+
+    def __init__(self, database: Database, keyring: Keyring, clock: Callable[[], int], mails: Mails) -> None:
+        super().__init__(database, keyring, clock)
+        self._mails = mails
 
     def list(  # the verb of every surface
         self,
@@ -86,28 +93,30 @@ class Alerts(Desk):
 
     def acknowledge(self, alert_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Alert:
         """Say that it has been seen, and by whom. Raises ``NotFound``, or ``Conflict`` where it is resolved."""
+        seen = self.get(alert_id, reach=reach)
+        if seen.state == "open":
+            self._tell(seen, actor, "alert.acknowledge")
         with self.database.write("usage") as tx:
             before = _covered(alerts.get(tx, alert_id), alert_id, reach)
             if before.state == "resolved":
                 raise Conflict("the alert is resolved")
             if before.state == "acknowledged":
                 return before
-            after = self._set(tx, before, actor, state="acknowledged")
-        self._tell(after, actor, "alert.acknowledge")
-        return after
+            return self._set(tx, before, actor, state="acknowledged")
 
     def resolve(self, alert_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Alert:
         """Say that it is dealt with: for its rule's quiet time nothing is raised of the same. Raises ``NotFound``."""
         seen = self.get(alert_id, reach=reach)
         wanted = self._wanted("alert.resolved", [seen])[seen.id]
+        if seen.state != "resolved":
+            self._tell(seen, actor, "alert.resolve")
         with self.database.write("usage") as tx:
             before = _covered(alerts.get(tx, alert_id), alert_id, reach)
             if before.state == "resolved":
                 return before
             after = self._set(tx, before, actor, state="resolved")
             self._post(tx, "alert.resolved", after, wanted)
-        self._tell(after, actor, "alert.resolve")
-        return after
+            return after
 
     def raise_(
         self,
@@ -116,7 +125,8 @@ class Alerts(Desk):
         *,
         also: Callable[[Connection], bool] = lambda _tx: True,
     ) -> Sequence[Alert]:
-        """Make alerts of what the rules say, or count them on; the new ones. Each webhook is written with its alert.
+        """Make alerts of what the rules say, or count them on; the new ones. Each webhook, and each e-mail, is written with its
+        alert.
 
         ``also`` is done in the same transaction; where it says no, nothing is.
         """
@@ -125,6 +135,7 @@ class Alerts(Desk):
             named = keys.names(connection, {one.key_id for one in merged if one.key_id}, self.clock())
         made = {one.id: one for one in (self._alert(finding, named) for finding in merged)}
         wanted = self._wanted("alert.raised", made.values())
+        recipients = self._mails.recipients(made.values())
         raised = []
         with self.database.write("usage") as tx:
             if not also(tx):
@@ -133,6 +144,7 @@ class Alerts(Desk):
                 kept = self._keep(tx, alert, bounds)
                 if kept is not None:
                     self._post(tx, "alert.raised", kept, wanted[alert.id])
+                    self._mails.write(tx, kept, recipients.get(alert.id, ()))
                     raised.append(kept)
         return raised
 
@@ -199,6 +211,7 @@ class Alerts(Desk):
         return after
 
     def _tell(self, alert: Alert, actor: Actor, action: str) -> None:
+        """Write the entry, which lies in another file than the alert: before the act, so that none is without."""
         with self.change() as change:
             about = {"rule": alert.rule, "key": alert.key_id or None}
             change.tell(actor, action, ("alert", alert.id), account=alert.account, **about)

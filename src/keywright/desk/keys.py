@@ -31,7 +31,7 @@ from keywright.model import (
     Person,
     StoredSecret,
 )
-from keywright.store import accounts, keys, keyspaces, people, usage
+from keywright.store import accounts, audit, keys, keyspaces, people, usage
 from keywright.store.db import Database
 from keywright.store.keys import SORTS, Filter
 from keywright.times import DAY, SECOND
@@ -466,6 +466,39 @@ class Keys(Desk):
                     verbs[doing](change, self._covered(before, before.id, reach))
                     done += 1
         return done
+
+    def leaked(
+        self, key_id: str, secret: int, *, since: int, url: str | None, actor: Actor
+    ) -> tuple[Key, str] | None:
+        """Do with a key, one of whose secrets was reported as leaked, what its keyspace says: the key, and the policy.
+
+        ``None`` where nothing is at stake: it is gone or invalidated, or that secret has ended. What was done for the report
+        that came at ``since`` is not done again.
+        """
+        with self.change() as change:
+            before = keys.get(change.tx, key_id, change.now)
+            if before is None or before.state == "deleted":
+                return None
+            applied = keyspaces.get(change.tx, before.keyspace)
+            assert applied is not None
+            policy, about = applied.keyspace.leaks, ("key", key_id)
+            if audit.told_since(change.tx, actor, "key.leaked", about, since):
+                return before, policy
+            if before.state == "invalidated" or secret not in [one.n for one in _live(before, change.now)]:
+                return None
+            acts = {"disable": ("disabled", "key.disable"), "invalidate": ("invalidated", "key.invalidate")}
+            state, action = acts.get(policy, (before.state, ""))
+            if state == "invalidated":
+                keys.end_secrets(change.tx, key_id, before.secrets[0].n + 1, change.now)
+                self._set_state(change, key_id, state, "leaked", ended_at=change.now)
+            elif state != before.state:
+                self._set_state(change, key_id, state, "leaked")
+            change.announce("key", key_id)
+            told = {"secret": secret, "policy": policy, "url": url}
+            change.tell(actor, "key.leaked", about, account=before.account, **told)
+            if state != before.state:
+                change.tell(actor, action, about, account=before.account, reason="leaked")
+            return before, policy
 
     def purge(self, *, older_than: int = 30 * DAY, actor: Actor = LIBRARY) -> int:
         """Remove the tombstones of keys deleted more than ``older_than`` seconds ago, for good; how many there were."""

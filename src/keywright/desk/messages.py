@@ -65,6 +65,8 @@ def _more(type_: str, key: Key, detail: dict[str, Any]) -> dict[str, Any]:
         return {"changed": sorted(detail["changed"])}
     if type_ == "key.rotated":
         return {"rotation": events.rotation(key, forced=bool(detail["force"]))}
+    if type_ == "key.leaked":
+        return {"leak": {"policy": detail["policy"], "secret": detail["secret"], "url": detail["url"]}}
     return {}
 
 

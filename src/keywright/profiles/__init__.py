@@ -171,6 +171,7 @@ class _Definition(msgspec.Struct, forbid_unknown_fields=True):
     navigation: list[str] = []
     deep_link: str = ""
     misuse: dict[str, _Misuse] = {}
+    leaks: str = "notify"
 
 
 #: Tables whose keys the definition names itself. Of those msgspec says only ``scopes[...]``, so that each entry is
@@ -291,6 +292,7 @@ def _checked(d: _Definition) -> Keyspace:
         navigation=tuple(d.navigation),
         deep_link=d.deep_link,
         misuse={name: _misuse(name, rule) for name, rule in d.misuse.items()},
+        leaks=d.leaks,  # type: ignore[arg-type]
     )
     _check_letters(keyspace)
     return keyspace
@@ -420,6 +422,7 @@ def _check_access(d: _Definition) -> None:
 def _check_choice(d: _Definition) -> None:
     _need(d.self_service in ("off", "read", "full"), "self_service", "is off, read or full")
     _need(d.errors in ("problem", "message"), "errors", "is problem or message")
+    _need(d.leaks in ("notify", "disable", "invalidate"), "leaks", "is notify, disable or invalidate")
     for key, names in (("ask", d.fields.ask), ("required", d.fields.required)):
         for place, name in enumerate(names):
             _need(name in FIELDS, f"fields.{key}[{place}]", f"{name!r} is none of {', '.join(FIELDS)}")

@@ -52,9 +52,14 @@ Asked = TypeVar("Asked")
 MOST_HEADERS: Final = 100
 BATCH_LIMIT: Final = 1024 * 1024
 BATCH_ITEMS: Final = 100
-#: What is answered to nobody in particular: the ways in.
+#: What is answered to nobody in particular: the ways in, and reports of leaks.
 ANYBODY: Final = frozenset(
-    [("POST", "/v1/session"), ("POST", "/v1/session/link"), ("POST", "/v1/session/follow")]
+    [
+        ("POST", "/v1/session"),
+        ("POST", "/v1/session/link"),
+        ("POST", "/v1/session/follow"),
+        ("POST", "/v1/leaks/report"),
+    ]
 )
 HSTS: Final = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _VERIFY: Final = ("verify",)
@@ -484,6 +489,7 @@ class Hot:
                     self.watch.start()
                     self._installation.courier.start()
                     self._installation.lookout.start()
+                    self._installation.postman.start()
                     await send({"type": "lifespan.startup.complete"})
                 else:
                     await asyncio.to_thread(self.watch.stop)
@@ -608,9 +614,10 @@ def answer_to(engine: Engine, verdict: Verdict) -> Answer:
 async def read_and_pass(scope: Scope, receive: Receive, send: Send, app: App) -> None:
     """Read a body within its limit, refuse what is not acceptable JSON, and hand the request on with it."""
     try:
-        body = await read_body(receive, BODY_LIMIT)
+        limit = BATCH_LIMIT if scope["path"] == "/v1/leaks/report" else BODY_LIMIT
+        body = await read_body(receive, limit)
     except TooLarge:
-        await respond_problem(scope, send, "too_large", f"The body may have {BODY_LIMIT} bytes.")
+        await respond_problem(scope, send, "too_large", f"The body may have {limit} bytes.")
         return
     except CutOff:
         return

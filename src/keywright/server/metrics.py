@@ -67,6 +67,18 @@ METRICS: Final = (
     ),
     Metric("usage_queue_events", "gauge", (), "Verdicts counted that the store does not have yet."),
     Metric("refusals_dropped", "counter", (), "Refusals left out of the refusal log, in a flood."),
+    Metric(
+        "throttled_failures",
+        "counter",
+        (),
+        "Credentials not proven, of sources that had failed too often.",
+    ),
+    Metric(
+        "throttled_sources",
+        "gauge",
+        (),
+        "Sources that have failed too often, as each worker has seen them.",
+    ),
     Metric("management_requests", "counter", ("status",), "Requests to the management API: 2xx, 4xx, 5xx."),
     Metric("workers", "gauge", (), "Workers that are alive."),
     Metric("workers_wanted", "gauge", (), "Workers that there should be.", max),

@@ -129,6 +129,7 @@ class Watch:
         yield "freshness_age_seconds", (), time.monotonic() - self._heard
         yield "usage_queue_events", (), meter.waiting()
         yield "store_writers_waiting", (), database.writers_waiting
+        yield "throttled_sources", (), self._installation.throttle.over(self._installation.clock())
         yield "resident_memory_bytes", (), _resident()
         yield "clock_ahead_seconds", (), process_clock.ahead() / SECOND
         kind = "sqlite" if database.is_sqlite else "postgresql"
@@ -148,6 +149,7 @@ class Watch:
         yield "cache_requests", ("miss",), cache.found + cache.missed
         yield "stale_served", (), self._installation.freshness.stale_served
         yield "refusals_dropped", (), self._installation.meter.dropped
+        yield "throttled_failures", (), self._installation.throttle.throttled
 
     def _of_the_store(self) -> Iterator[Figure]:
         database = self._installation.database

@@ -203,6 +203,17 @@ def count(connection: Connection, narrow: Filter, now: int) -> int:
     return int(connection.execute(query.where(*_conditions(narrow, now))).scalar_one())
 
 
+def how_many(connection: Connection) -> int:
+    """How many there are, deleted ones among them."""
+    return int(connection.execute(select(func.count()).select_from(keys)).scalar_one())
+
+
+def ids(connection: Connection) -> Iterator[list[bytes]]:
+    """The id of every key, of a deleted one too until it is purged, some at a time."""
+    for some in connection.execute(select(keys.c.id)).yield_per(1_000).scalars().partitions():
+        yield [key_id.encode() for key_id in some]
+
+
 def expiring(connection: Connection, now: int, until: int) -> int:
     """How many active keys expire between now and then."""
     soon = and_(keys.c.state == "active", keys.c.expires_at > now, keys.c.expires_at <= until)

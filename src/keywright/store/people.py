@@ -89,6 +89,26 @@ def operators(connection: Connection) -> int:
     return int(connection.execute(select(func.count()).select_from(people).where(acting)).scalar_one())
 
 
+def concerned(connection: Connection, usernames: Iterable[str], roles: Sequence[str]) -> dict[str, list[str]]:
+    """The addresses of those who have one of some roles in accounts, and can act, by the account's username."""
+    wanted = sorted(set(usernames))
+    if not wanted:
+        return {}
+    joined = memberships.join(people, people.c.id == memberships.c.person_id)
+    joined = joined.join(accounts, accounts.c.id == memberships.c.account_id)
+    acting = select(accounts.c.username, people.c.email).select_from(joined)
+    acting = acting.where(
+        accounts.c.username.in_(wanted),
+        memberships.c.role.in_(list(roles)),
+        memberships.c.accepted_at.is_not(None),
+        people.c.disabled_at.is_(None),
+    )
+    found: dict[str, list[str]] = {}
+    for username, email in connection.execute(acting.order_by(people.c.email)):
+        found.setdefault(username, []).append(email)
+    return found
+
+
 def owners(connection: Connection, account_id: str) -> int:
     """How many of an account's owners can act."""
     acting = select(func.count()).select_from(

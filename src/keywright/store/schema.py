@@ -486,6 +486,29 @@ Index("alerts_by_subject", alerts.c.rule, alerts.c.keyspace, alerts.c.about, ale
 Index("alerts_by_key", alerts.c.key_id, alerts.c.seq)
 Index("alerts_by_account", alerts.c.account, alerts.c.seq)
 
+#: Secrets that were reported as found where they should not be, each once. Never the secret, and nothing that was not ours.
+leaks = Table(
+    "leaks",
+    usage_file,
+    Column("key_id", Text, nullable=False),
+    Column("secret", Integer, nullable=False),  # its number
+    Column("at", BigInteger, nullable=False),
+    Column("url", Text),
+    Column("handled_at", BigInteger),  # null until somebody has seen to it
+    PrimaryKeyConstraint("key_id", "secret"),
+)
+Index("leaks_by_turn", leaks.c.handled_at, leaks.c.at)
+
+#: Who reported leaks within the hour, and how often.
+reporters = Table(
+    "reporters",
+    usage_file,
+    Column("source", Text, primary_key=True),
+    Column("reports", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False),
+)
+Index("reporters_by_time", reporters.c.since)
+
 #: When a session was last seen. Not beside the session itself: a page view writes nothing to the keys file.
 seen = Table(
     "seen",
@@ -527,6 +550,25 @@ deliveries = Table(
 )
 Index("deliveries_by_endpoint", deliveries.c.endpoint_id, deliveries.c.seq)
 Index("deliveries_by_turn", deliveries.c.next_at)
+
+#: E-mail about alerts: what is on its way, and the newest that was sent or given up.
+mails = Table(
+    "mails",
+    usage_file,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("message_id", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),  # waiting, sent, failed
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", BigInteger),  # null unless it waits
+    Column("last_at", BigInteger),
+    Column("error", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("mails_by_turn", mails.c.next_at)
 
 #: How an endpoint takes its messages.
 receivers = Table(

@@ -37,6 +37,7 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
         explorer,
         keys,
         keyspaces,
+        leaks,
         management_keys,
         pages,
         people,
@@ -48,7 +49,7 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
 
     nouns = (
         keys, accounts, keyspaces, definitions, management_keys, people, session, usage, refusals, audit,
-        alerts, webhooks, explorer, pages,
+        alerts, leaks, webhooks, explorer, pages,
     )  # fmt: skip
 
     app = Described(

@@ -68,7 +68,7 @@ _SAYS: Final = {
     413: "The body is too large.",
     415: "The body is not application/json.",
     422: "A field or a parameter is not acceptable; errors name it.",
-    429: "A limit of the key is used up for now, or too many attempts to prove who one is have failed.",
+    429: "A limit of the key is used up for now, or too many attempts to prove who one is have failed, or were made.",
     503: "The store does not answer; try again.",
 }
 _ANY: Final = {"application/json": {"schema": {"type": "object"}}}
@@ -103,6 +103,8 @@ _ASK: Final[dict[str, Any]] = {
     "description": "Words to look for: the answer holds the paragraphs that fit, and nothing that is not in the pages.",
     "schema": {"type": "string", "maxLength": 200},
 }
+#: Where too many attempts, or reports, are turned away.
+_GUARDED: Final = ("/v1/session", "/v1/leaks")
 _BODY_ERRORS: Final = (400, 401, 403, 404, 413, 415, 422, 503)
 _PLACE: Final = _named("place", "A keyspace and an environment, {keyspace}.{environment}.")
 _KEY: Final[list[dict[str, list[str]]]] = [{"customerKey": []}]
@@ -194,7 +196,7 @@ def _describe(document: dict[str, Any]) -> dict[str, Any]:
             if method in ("post", "patch", "delete"):
                 statuses |= {404, 409}
             if "requestBody" in operation:
-                statuses |= {400, 413, 415} | ({429} if path.startswith("/v1/session") else set())
+                statuses |= {400, 413, 415} | ({429} if path.startswith(_GUARDED) else set())
             operation["responses"] = {
                 status: answer for status, answer in operation["responses"].items() if status[0] == "2"
             } | {str(status): _error(status) for status in sorted(statuses)}

@@ -135,6 +135,23 @@ def _misuse() -> None:
     op.create_index("alerts_by_subject", "alerts", ["rule", "keyspace", "about", "seq"])
     op.create_index("alerts_by_key", "alerts", ["key_id", "seq"])
     op.create_index("alerts_by_account", "alerts", ["account", "seq"])
+    op.create_table(
+        "leaks",
+        sa.Column("key_id", TEXT, nullable=False),
+        sa.Column("secret", sa.Integer(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("url", TEXT),
+        sa.Column("handled_at", sa.BigInteger()),
+        sa.PrimaryKeyConstraint("key_id", "secret"),
+    )
+    op.create_index("leaks_by_turn", "leaks", ["handled_at", "at"])
+    op.create_table(
+        "reporters",
+        sa.Column("source", TEXT, primary_key=True),
+        sa.Column("reports", sa.BigInteger(), nullable=False),
+        sa.Column("since", sa.BigInteger(), nullable=False),
+    )
+    op.create_index("reporters_by_time", "reporters", ["since"])
 
 
 def _webhooks() -> None:
@@ -162,6 +179,19 @@ def _webhooks() -> None:
     )
     op.create_index("deliveries_by_endpoint", "deliveries", ["endpoint_id", "seq"])
     op.create_index("deliveries_by_turn", "deliveries", ["next_at"])
+    op.create_table(
+        "mails",
+        _numbered(),
+        *(sa.Column(name, TEXT, nullable=False) for name in ("message_id", "recipient", "subject", "body")),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_at", sa.BigInteger()),
+        sa.Column("last_at", sa.BigInteger()),
+        sa.Column("error", TEXT, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("mails_by_turn", "mails", ["next_at"])
     op.create_table(
         "receivers",
         sa.Column("endpoint_id", TEXT, primary_key=True),

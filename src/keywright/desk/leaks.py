@@ -1,0 +1,121 @@
+"""Leaks: whoever finds a key where it should not be reports it, and the keyspace's policy is carried out.
+
+Holding the whole token is authority enough, and nothing less is. A report is answered before anything is done, always
+alike, so that it tells nobody what was right: the tokens are proven in memory and forgotten, what was proven is written
+down by its key's id, and the lookout sees to it within seconds, once.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from keywright import credential, misuse
+from keywright.credential import Spelled
+from keywright.desk import Desk
+from keywright.desk.alerts import Alerts, Bounds
+from keywright.desk.keys import Keys
+from keywright.errors import Invalid, Throttled
+from keywright.keyring import Keyring
+from keywright.misuse import Finding, Signal
+from keywright.model import Actor, Alert, Key
+from keywright.store import leaks
+from keywright.store.db import Database
+from keywright.store.leaks import Leak
+from keywright.throttle import source_of
+from keywright.times import SECOND
+
+#: Tokens of one report, and reports of one source in an hour.
+MOST_TOKENS: Final = 1000
+MOST_REPORTS: Final = 60
+_HOUR: Final = 3600 * SECOND
+LONGEST_URL: Final = 500
+REPORTS: Final = Actor("system", "leaks")
+_AT_ONCE: Final = 100
+_URL: Final = re.compile(r"\Ahttps?://[!-~]+\Z")
+
+#: Whose a credential is, and the number of its secret, where it is proven.
+Prove = Callable[[Iterable[Spelled]], Iterable[tuple[str, int]]]
+
+
+class Leaks(Desk):
+    """The reports of an installation."""
+
+    def __init__(
+        self,
+        database: Database,
+        keyring: Keyring,
+        clock: Callable[[], int],
+        prove: Prove,
+        keys: Keys,
+        alerts: Alerts,
+    ) -> None:
+        super().__init__(database, keyring, clock)
+        self._prove = prove
+        self._keys = keys
+        self._alerts = alerts
+
+    def report(self, tokens: Sequence[str], *, url: str | None = None, source: str = "") -> None:
+        """Take a report. A pair is written with a colon between its halves. Says nothing of what it was about.
+
+        Raises ``Invalid``, ``Throttled`` or ``Unavailable``, none of them for what the tokens are.
+        """
+        if not 1 <= len(tokens) <= MOST_TOKENS:
+            raise Invalid(f"are from 1 to {MOST_TOKENS}", path="tokens")
+        found = _place(url)
+        now = self.clock()
+        with self.database.write("usage") as tx:
+            many, since = leaks.report(tx, source_of(source), now, _HOUR)
+        if many > MOST_REPORTS:
+            wait = max(1, -(-(since + _HOUR - now) // SECOND))
+            raise Throttled(
+                wait, f"One address may report {MOST_REPORTS} times an hour; wait {wait} seconds."
+            )
+        spelled = (_spelled(token) for token in set(tokens))
+        proven = self._prove(one for one in spelled if one is not None)
+        rows = [Leak(key_id, n, now, found) for key_id, n in sorted(set(proven))]
+        with self.database.write("usage") as tx:
+            leaks.add(tx, rows)
+
+    def see_to(self, bounds: Bounds) -> int:
+        """Do with what was reported as its keyspaces say; how many alerts were raised. Raises ``Unavailable``."""
+        with self.database.read("usage") as connection:
+            waiting = leaks.waiting(connection, _AT_ONCE)
+        return sum(len(self._see_to(leak, bounds)) for leak in waiting)
+
+    def _see_to(self, leak: Leak, bounds: Bounds) -> Sequence[Alert]:
+        done = self._keys.leaked(leak.key_id, leak.secret, since=leak.at, url=leak.url, actor=REPORTS)
+        findings = [] if done is None or bounds(done[0].keyspace, "leaked").off else [_finding(leak, *done)]
+        return self._alerts.raise_(findings, bounds, also=lambda tx: leaks.handled(tx, leak, self.clock()))
+
+
+def _spelled(token: str) -> Spelled | None:
+    try:
+        text = token.strip().encode("ascii")
+    except UnicodeEncodeError:
+        return None
+    if len(text) > credential.LONGEST:
+        return None
+    key_id, colon, secret = text.partition(b":")
+    return credential.parse_pair(key_id, secret) if colon else credential.parse_token(text)
+
+
+def _place(url: str | None) -> str | None:
+    if url is None:
+        return None
+    if len(url) > LONGEST_URL or not _URL.match(url):
+        raise Invalid(f"is an http or https address of at most {LONGEST_URL} characters", path="url")
+    text = url.encode()
+    if credential.INSIDE.search(text) or credential.INSIDE_DOTTED.search(text):
+        raise Invalid("holds a credential itself", path="url")
+    return url
+
+
+def _finding(leak: Leak, key: Key, policy: str) -> Finding:
+    signal = Signal(leak.at, "leaked", key.keyspace, key.environment, "", key.id, "")
+    more = {"secret": leak.secret, "policy": policy, "urls": [leak.url] if leak.url else []}
+    found = misuse.finding("leaked", signal, **more)
+    # A secret that came after the one that leaked is a leak of its own.
+    return found if leak.secret == 1 else found._replace(about=f"{key.id}, secret {leak.secret}")
+
+
+__all__ = ["MOST_REPORTS", "MOST_TOKENS", "Leaks"]
