@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from conftest import make
 from keywright import Keywright
 from keywright.model import Binding
 from keywright.profiles import MANAGEMENT_SCOPES
+from keywright.store.audit import Head
 from keywright.testing import Clock
 from processes import Folder
 from surfaces import Door, manager, server
@@ -263,3 +265,28 @@ def test_scopes_plans_and_gates_are_the_profiles(
         assert door.get(f"/v1/{noun}?keyspace=keywright", manager(kw)).status == 404
         assert command(noun, "list", "--keyspace", "nothing").code == 1
     assert door.get("/v1/gates", bound).json["items"] == []  # the one gate is production's
+
+
+@pytest.mark.stores
+@pytest.mark.security("A-13")
+def test_the_log_is_a_witness_each_hour(
+    kw: Keywright, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each hour the trail's head is written into the log, and what it names proves the trail, or that its end was cut off."""
+    lookout = kw.installation.lookout
+    with caplog.at_level(logging.INFO, "keywright.audit"):
+        for _ in range(5):
+            lookout.round()
+            clock.advance(minutes=30)
+    heads = [
+        record.getMessage().rpartition(" ")[2]
+        for record in caplog.records
+        if record.name == "keywright.audit"
+    ]
+
+    assert len(heads) == 2
+    number, _, mac = heads[-1].partition(":")
+    assert kw.installation.trail.verify(Head(int(number), mac)) is None
+    later = kw.installation.trail.verify(Head(int(number) + 1, mac))
+    assert later is not None
+    assert later.seq == int(number) + 1

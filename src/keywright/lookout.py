@@ -3,7 +3,7 @@
 It reads the store, not the workers: so that a rule sees the failures of all of them, whichever answered, and a worker
 spends nothing on it but the rows that it writes anyhow. One process at a time looks out, under a lease; how far it has
 read is written with the alerts that came of it, so that its successor raises none twice and misses none. It also sees to
-keys that were reported as leaked.
+keys that were reported as leaked, and each hour writes the head of the audit trail into the log.
 """
 
 import logging
@@ -21,7 +21,7 @@ from keywright.desk.leaks import Leaks
 from keywright.errors import Unavailable
 from keywright.misuse import Finding, Signal, Tracker
 from keywright.model import Threshold
-from keywright.store import alerts, deliveries, keyspaces, refusals, signals, usage
+from keywright.store import alerts, audit, deliveries, keyspaces, refusals, signals, usage
 from keywright.store.db import Database
 from keywright.store.refusals import Refusal
 from keywright.store.signals import Sign
@@ -38,10 +38,13 @@ VOLUME_EVERY: Final = 2 * SECOND
 BASELINE: Final = 7 * DAY * SECOND
 BOUNDS_EVERY: Final = 5 * SECOND
 TRIM_EVERY: Final = 3600 * SECOND
+HEAD_EVERY: Final = 3600 * SECOND
 NETWORKS_KEPT: Final = 90 * DAY * SECOND
 _MOST_JUDGED: Final = 10_000
 
 log = logging.getLogger("keywright")
+#: What a log kept elsewhere is a witness of.
+witness = logging.getLogger("keywright.audit")
 
 
 class Lookout:
@@ -61,6 +64,7 @@ class Lookout:
         self._through: int | None = None
         self._bounds: dict[str, dict[str, Threshold]] = {}
         self._bounds_at = self._volume_at = self._trimmed_at = 0
+        self._told_at = self._clock()
         self._judged: dict[str, int] = {}
 
     def round(self) -> int:
@@ -76,6 +80,11 @@ class Lookout:
             with self._database.write("usage") as tx:
                 alerts.trim(tx)
                 signals.forget(tx, now - NETWORKS_KEPT)
+        if now - self._told_at >= HEAD_EVERY:
+            self._told_at = now
+            with self._database.read() as connection:
+                head = audit.head(connection)
+            witness.info("the head of the audit trail is %d:%s", head.seq, head.mac)
         return raised
 
     def start(self) -> None:

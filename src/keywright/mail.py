@@ -73,8 +73,8 @@ def text(alert: Alert, base_url: str) -> str:
         "last_at",
     ):
         if said[name] not in (None, "") and not (name == "about" and said["about"] == said["key"]):
-            lines.append(f"{name.replace('_', ' '):13}{one_line(str(said[name]))}")
-    lines += [f"{name.replace('_', ' '):13}{_shown(value)}" for name, value in _worth(said["evidence"])]
+            lines.append(f"{name.replace('_', ' '):15}{one_line(str(said[name]))}")
+    lines += [f"{name.replace('_', ' '):15}{_shown(value)}" for name, value in _worth(said["evidence"])]
     place = f"@{quote(alert.account)}" if alert.account else "operator"
     return "\n".join(
         [

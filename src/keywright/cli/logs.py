@@ -13,6 +13,7 @@ def begin(level: int) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
+    logging.getLogger("keywright.audit").setLevel(logging.INFO)  # a witness outside, whatever else is said
 
 
 class OneLine(logging.Formatter):
