@@ -132,6 +132,26 @@ def guesses(kw: Keywright, key_id: str) -> Figure:
     return Figure("a wrong secret − an unknown id, medians of 20,000 each", abs(known - unknown), "µs", 1, 0)
 
 
+def flood(kw: Keywright) -> Figure:
+    """What it costs to watch a flood of unknown tokens from a thousand addresses: CPU, every thread's, against not to."""
+    tokens = [
+        [(b"authorization", f"Bearer {spell_token(f'default_live_k{n:015}', new_secret())}".encode())]
+        for n in range(20_000)
+    ]
+    verify, clock = kw.installation.engine.verify, kw.installation.clock
+
+    def spent(*, recorded: bool) -> float:
+        asks = [
+            Ask("default", "production", method="GET", ip=f"198.51.{n // 250}.{n % 250}", recorded=recorded)
+            for n in range(1_000)
+        ]
+        pairs = iter([(asks[n % 1_000], given) for n, given in enumerate(tokens)])
+        return each(lambda: verify(*next(pairs), clock()), len(tokens))
+
+    ratios = [spent(recorded=True) / spent(recorded=False) for _ in range(ROUNDS)]
+    return Figure("a flood of unknown tokens: watched ÷ not watched", statistics.median(ratios), "×", 1.1, 1)
+
+
 # ----------------------------------------------------------------------------------------------------------- the command
 
 
@@ -179,7 +199,7 @@ def main() -> None:
             token = key.credential.token.reveal()
             caller = kw.keys.create_management(name="Bench", scopes=["verify"]).credential.token.reveal()
             figures = in_process(kw, {"Authorization": f"Bearer {token}"})
-            figures += [*statements(kw, token), guesses(kw, key.key.id)]
+            figures += [*statements(kw, token), guesses(kw, key.key.id), flood(kw)]
         figures = over_http.figures(database, token, caller) + figures + command(directory)
     figures += crowds.figures() + latency.figures() + far.figures()
     theirs, missing = peers.figures()
