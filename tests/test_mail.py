@@ -384,7 +384,6 @@ def alert(**over: Any) -> Alert:
     return msgspec.structs.replace(usual, **over)
 
 
-@pytest.mark.security("T-42")
 @pytest.mark.parametrize(
     "name",
     [

@@ -60,7 +60,7 @@ def test_a_hundred_thousand_guesses_lock_nobody_out(kw: Keywright, key: Issued, 
     assert (alert.key_id, alert.evidence["addresses"]) == (key.key.id, [HERE])
 
 
-@pytest.mark.security("T-23", "T-25")
+@pytest.mark.security("T-23")
 def test_a_source_over_its_limit_costs_no_look_up(kw: Keywright, key: Issued) -> None:
     """Unknown ids from a source over its limit are not looked up; they read the same, and right keys still work, cold too."""
     cold = make(kw)

@@ -108,8 +108,9 @@ def resolve(alert_id: str, place: Place, *, as_json: bool) -> None:
 
 @command.command("test-mail")
 @click.argument("address")
+@as_json
 @where
-def test_mail(address: str, database: str | None, config: Path | None) -> None:
+def test_mail(address: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
     """Send an e-mail to an address now, by the settings of this installation, and say what came of it."""
     from keywright.cli.opening import mailing
     from keywright.desk.fields import email
@@ -119,7 +120,10 @@ def test_mail(address: str, database: str | None, config: Path | None) -> None:
         raise CannotStart("no e-mail is set up: KEYWRIGHT_SMTP_HOST names the server that it goes out by")
     with opened(database, config) as installation:
         installation.postman.test(found, email(address))
-    print_line(f"{found.host} has taken an e-mail to {address}")
+    if as_json:
+        print_json({"taken_by": found.host, "to": address})
+    else:
+        print_line(f"{found.host} has taken an e-mail to {address}")
 
 
 def _show(alert: Any, *, as_json: bool) -> None:

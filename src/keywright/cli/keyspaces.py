@@ -121,18 +121,23 @@ def get(name: str, place: Place, *, toml: bool, as_json: bool) -> None:
 @command.command("rules")
 @click.argument("scanner", type=click.Choice(["gitleaks", "trufflehog"]))
 @click.argument("names", metavar="[KEYSPACE…]", nargs=-1)
+@as_json
 @anywhere
-def rules(scanner: str, names: tuple[str, ...], place: Place) -> None:
+def rules(scanner: str, names: tuple[str, ...], place: Place, *, as_json: bool) -> None:
     """Print rules by which a secret scanner finds keys: keywright keyspaces rules gitleaks > .gitleaks.toml
 
     They are made of the prefixes and environments of the keyspaces, all unless some are named, and find management keys too.
     Dotted keys have no prefix, and no rule.
     """
-    from keywright.scanners import WRITERS
+    from keywright import scanners
 
     with reached(place) as installation:
         found = [installation.keyspaces.get(name) for name in names] or installation.keyspaces.list()
-    click.echo(WRITERS[scanner](applied.keyspace for applied in found), nl=False)
+    spaces = [applied.keyspace for applied in found]
+    if as_json:
+        print_json({"items": [rule._asdict() for rule in scanners.rules(spaces)]})
+    else:
+        click.echo(scanners.WRITERS[scanner](spaces), nl=False)
 
 
 @command.command("profile")
