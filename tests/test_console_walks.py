@@ -302,7 +302,7 @@ def _create(site: Site, name: str, said: Words) -> tuple[list[dict[str, str]], l
     site.looked_at(f"{name}-create")
     form.get_by_role("button", name=said.submit, exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("CRM sync was created")
-    expect(page.get_by_role("alert")).to_contain_text("They cannot be retrieved afterwards")
+    expect(page.get_by_role("alert")).to_contain_text("cannot be retrieved afterwards, by anybody")
     expect(page.get_by_role("alert")).to_contain_text("never in code that runs in a browser")
     assert "**Keep keys out of client-side code.**" in (DOCS / "quickstart.md").read_text(encoding="utf-8")
     shown = {one: page.locator(f"#{one}").inner_text() for one in ("key-id", *said.ids)}

@@ -145,6 +145,9 @@ if (expires) {
   tell();
 }
 
+// On a narrow screen the menu is a line longer than the screen: where one is stands in sight.
+document.querySelector(".menu [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // Links that open a dialog of the same page.
 for (const link of document.querySelectorAll("[data-dialog]")) {
   const dialog = document.getElementById(link.dataset.dialog);
