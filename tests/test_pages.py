@@ -1,10 +1,12 @@
 """The documentation as it is served, and the description of the API: whole, and true."""
 
 import re
-import tomllib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
@@ -122,10 +124,21 @@ def test_whom_to_tell_of_a_weakness(door: Door, kw: Keywright) -> None:
             configured(security_contact=wrong)
 
 
-def test_the_pages_are_in_the_wheel() -> None:
-    """The wheel takes the folder of pages with it, to where the server looks for it."""
-    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]["docs"] == "keywright/docs"
+def test_the_wheel_serves_all_that_a_checkout_does(tmp_path: Path) -> None:
+    """The wheel holds every page where the server looks for it, the console and its parts, and no picture of the docs."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=DOCS.parent, check=True, capture_output=True)
+    with ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        held = set(wheel.namelist())
+    package = DOCS.parent / "src"
+
+    assert {f"keywright/docs/{page.name}" for page in DOCS.glob("*.md")} <= held
+    for folder in ("server/console/templates", "server/console/assets", "server/swagger_ui", "profiles"):
+        files = (
+            file for file in (package / "keywright" / folder).rglob("*") if "__pycache__" not in file.parts
+        )
+        assert {str(file.relative_to(package)) for file in files if file.is_file()} <= held
+    assert not any(name.endswith(".png") for name in held)
 
 
 # ------------------------------------------------------------------------------------------------------ the description
