@@ -49,9 +49,9 @@ async def main():
     _, key = await service.create(name="bench")
     await service.verify_key(key)
     began = time.process_time()
-    for _ in range(2000):
+    for _ in range(40):
         await service.verify_key(key)
-    print((time.process_time() - began) / 2000 * 1e6)
+    print((time.process_time() - began) / 40 * 1e6)
 
 asyncio.run(main())
 """
