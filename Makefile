@@ -48,7 +48,7 @@ bench: $(READY) ## measure, and write docs/benchmarks.md and .json
 	@code=0; PYTHONPATH=tests $(RUN)/python bench/run.py || code=$$?; PYTHONPATH=tests $(RUN)/python bench/fleet.py || code=$$?; exit $$code
 
 requirements: $(READY) ## which rows of the requirements are proven, by which tests
-	@$(RUN)/python tests/requirements.py
+	@$(RUN)/python tests/requirements.py -n logical --maxprocesses 4 --dist worksteal
 
 proof: $(READY) ## the long and full-size fault runs
 	@KEYWRIGHT_PROOF=1 $(RUN)/pytest -m full -v

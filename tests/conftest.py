@@ -181,8 +181,10 @@ def bearer(issued: Issued) -> dict[str, str]:
 class Rows:
     """Collects, per test, the rows it is marked with and whether it passed; ``make requirements`` reads the file."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, config: pytest.Config) -> None:
         self._file = file
+        #: where several processes run the tests: what this one tells the one that waits for all
+        self._told: dict[str, Any] | None = getattr(config, "workeroutput", None)
         self._rows: dict[str, list[str]] = {}
         self._failed: set[str] = set()
         self._ran: set[str] = set()
@@ -206,8 +208,19 @@ class Rows:
         if not report.passed:
             self._failed.add(report.nodeid)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what another process saw."""
+        rows, ran, failed = node.workeroutput["rows"]
+        self._rows |= rows
+        self._ran |= set(ran)
+        self._failed |= set(failed)
+
     def pytest_sessionfinish(self) -> None:
         """Write it down."""
+        if self._told is not None:
+            self._told["rows"] = self._rows, sorted(self._ran), sorted(self._failed)
+            return
         found: dict[str, dict[str, object]] = {}
         for test, rows in sorted(self._rows.items()):
             passed = test in self._ran and test not in self._failed
@@ -222,4 +235,4 @@ def pytest_configure(config: pytest.Config) -> None:
     """Collect rows where ``make requirements`` asks for them."""
     file = os.environ.get("KEYWRIGHT_ROWS")
     if file:
-        config.pluginmanager.register(Rows(Path(file)), "rows")
+        config.pluginmanager.register(Rows(Path(file), config), "rows")
