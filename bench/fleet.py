@@ -127,5 +127,7 @@ if __name__ == "__main__":
     ours = figures()
     names = {figure.name for figure in ours}
     before = [Figure(**one) for one in json.loads(page.read_text())["figures"] if one["name"] not in names]
-    write(before + ours)
-    scaling.write()
+    try:
+        write(before + ours)
+    finally:  # it ends the program where a must is missed
+        scaling.write()
