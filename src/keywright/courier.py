@@ -10,8 +10,6 @@ To one endpoint messages are first sent in the order in which things happened; o
 
 import json
 import logging
-import os
-import secrets
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +24,7 @@ from keywright.desk.webhooks import COURIER, Webhooks
 from keywright.errors import Conflict, Invalid, NotFound, Unavailable
 from keywright.model import Endpoint
 from keywright.post import Closed, Outcome, Post
+from keywright.shift import Shift
 from keywright.store import deliveries, webhooks
 from keywright.store.db import Database
 from keywright.store.deliveries import Delivery, Receiver
@@ -46,7 +45,6 @@ KEPT: Final = 30 * DAY  # seconds that a delivery stays in the log
 EVERY: Final = 0.5  # seconds between two rounds
 _DICE: Final = SystemRandom()
 LEASE: Final = 10  # seconds
-RENEWED_EVERY: Final = 3  # seconds
 AT_ONCE: Final = 8  # endpoints
 IN_A_ROW: Final = 20  # messages to one endpoint before another's turn
 
@@ -254,33 +252,22 @@ class _Run:
     def __init__(self, courier: Courier, stop: threading.Event) -> None:
         self._courier = courier
         self._stop = stop
-        self._holder = f"{os.getpid()}-{secrets.token_hex(6)}"
-        self._renewed = -LEASE * SECOND
+        self._shift = Shift(courier._database, "courier", courier._clock, lease=LEASE)
         self._served: set[str] = set()
         self._lock = threading.Lock()
 
     def __call__(self) -> None:
         with ThreadPoolExecutor(AT_ONCE, "keywright-courier") as pool:
-            while not self._stop.wait(EVERY):
-                try:
-                    self._turn(pool)
-                except Unavailable:
-                    continue  # nothing is lost by waiting
-                except Exception:  # whatever it was, the next round may go well
-                    log.exception("the courier failed, and goes on")
-        self._leave()
+            self._shift.work(lambda: self._turn(pool), self._stop, EVERY)
+        self._shift.leave()
 
     def _turn(self, pool: ThreadPoolExecutor) -> None:
         courier = self._courier
-        database, now = courier._database, courier._clock()
+        database = courier._database
         with database.read() as connection:
             if not webhooks.any_at_all(connection):
                 return
-        if abs(now - self._renewed) >= RENEWED_EVERY * SECOND:
-            with database.write("usage") as tx:
-                mine = deliveries.lease(tx, "courier", self._holder, now, now + LEASE * SECOND)
-            self._renewed = now if mine else -LEASE * SECOND
-        if self._renewed < 0:
+        if not self._shift.holds():
             return
         courier._prepare()
         with database.read("usage") as connection:
@@ -302,15 +289,6 @@ class _Run:
         finally:
             with self._lock:
                 self._served.discard(endpoint_id)
-
-    def _leave(self) -> None:
-        if self._renewed < 0:
-            return
-        try:
-            with self._courier._database.write("usage") as tx:
-                deliveries.release(tx, "courier", self._holder)
-        except Unavailable:
-            return
 
 
 class Pace:

@@ -7,8 +7,6 @@ keys that were reported as leaked, and each hour writes the head of the audit tr
 """
 
 import logging
-import os
-import secrets
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -18,10 +16,10 @@ from sqlalchemy import Connection
 from keywright import misuse
 from keywright.desk.alerts import Alerts
 from keywright.desk.leaks import Leaks
-from keywright.errors import Unavailable
 from keywright.misuse import Finding, Signal, Tracker
 from keywright.model import Threshold
-from keywright.store import alerts, audit, deliveries, keyspaces, refusals, signals, usage
+from keywright.shift import Shift
+from keywright.store import alerts, audit, keyspaces, refusals, signals, usage
 from keywright.store.db import Database
 from keywright.store.refusals import Refusal
 from keywright.store.signals import Sign
@@ -29,7 +27,6 @@ from keywright.times import DAY, SECOND
 
 EVERY: Final = 1.0  # seconds between two rounds
 LEASE: Final = 10  # seconds
-RENEWED_EVERY: Final = 3  # seconds
 #: Refusals, and odd uses, that are read at once.
 AT_ONCE: Final = 5_000
 #: How far back a new lookout reads what was read already, so that it knows what has begun.
@@ -228,25 +225,9 @@ class Lookout:
     # -------------------------------------------------------------------------------------------------- the thread
 
     def _run(self) -> None:
-        holder, renewed = f"{os.getpid()}-{secrets.token_hex(6)}", -LEASE * SECOND
-        while not self._stop.wait(EVERY):
-            try:
-                now = self._clock()
-                if abs(now - renewed) >= RENEWED_EVERY * SECOND:
-                    with self._database.write("usage") as tx:
-                        mine = deliveries.lease(tx, "lookout", holder, now, now + LEASE * SECOND)
-                    renewed = now if mine else -LEASE * SECOND
-                if renewed >= 0:
-                    self.round()
-            except Unavailable:
-                continue  # nothing is lost by waiting
-            except Exception:  # whatever it was, the next round may go well
-                log.exception("the lookout failed, and goes on")
-        try:
-            with self._database.write("usage") as tx:
-                deliveries.release(tx, "lookout", holder)
-        except Unavailable:
-            return
+        shift = Shift(self._database, "lookout", self._clock, lease=LEASE)
+        shift.work(lambda: shift.holds() and self.round(), self._stop, EVERY)
+        shift.leave()
 
 
 def _signal(refusal: Refusal) -> Signal:

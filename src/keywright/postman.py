@@ -6,7 +6,6 @@ TLS is asked for, nothing goes out without it.
 """
 
 import logging
-import os
 import secrets
 import smtplib
 import socket
@@ -20,7 +19,8 @@ from typing import Final
 from keywright import mail
 from keywright.errors import Unavailable
 from keywright.mail import Mailing
-from keywright.store import deliveries, mails
+from keywright.shift import Shift
+from keywright.store import mails
 from keywright.store.db import Database
 from keywright.store.mails import Mail
 from keywright.times import DAY, SECOND
@@ -32,7 +32,6 @@ LONGEST_REST: Final = 300
 PATIENCE: Final = 15.0  # seconds, for each step with the server
 EVERY: Final = 0.5  # seconds between two rounds
 LEASE: Final = 150  # seconds: longer than one e-mail takes at the slowest
-RENEWED_EVERY: Final = 3  # seconds
 AT_ONCE: Final = 20
 LONGEST_ROUND: Final = 30.0  # seconds, before the lease is renewed
 KEPT: Final = 30 * DAY * SECOND
@@ -206,22 +205,9 @@ class Postman:
         smtp.close()
 
     def _run(self) -> None:
-        holder, renewed = f"{os.getpid()}-{secrets.token_hex(6)}", -LEASE * SECOND
-        while not self._stop.wait(EVERY):
-            try:
-                now = self._clock()
-                if abs(now - renewed) >= RENEWED_EVERY * SECOND:
-                    with self._database.write("usage") as tx:
-                        mine = deliveries.lease(tx, "postman", holder, now, now + LEASE * SECOND)
-                    renewed = now if mine else -LEASE * SECOND
-                if renewed >= 0:
-                    self.round()
-            except Unavailable:
-                continue  # nothing is lost by waiting
-            except Exception:  # whatever it was, the next round may go well
-                log.exception("the postman failed, and goes on")
-        with suppress(Unavailable), self._database.write("usage") as tx:
-            deliveries.release(tx, "postman", holder)
+        shift = Shift(self._database, "postman", self._clock, lease=LEASE)
+        shift.work(lambda: shift.holds() and self.round(), self._stop, EVERY)
+        shift.leave()
 
 
 def _said(trouble: BaseException) -> str:
