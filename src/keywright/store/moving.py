@@ -4,7 +4,7 @@ Either all of it is there afterwards or nothing is. What was read is what is wri
 PostgreSQL's text holds no NUL.
 """
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection, Table, func, insert, inspect, select, text
 
@@ -36,7 +36,7 @@ def move(source: Database, target: Database, keyring: Keyring) -> dict[str, int]
             migrate.upgrade(into, which)
             with source.read(which) as out:
                 for table in METADATA[which].sorted_tables:
-                    moved[table.name] = _copy(out, into, table, clean=which == "usage")
+                    moved[table.name] = _copy(out, into, table)
         broken = audit.verify(into, keyring)
         if broken is not None:
             raise CannotStart(f"the audit trail of the backup does not hold: entry {broken.seq} {broken.how}")
@@ -48,23 +48,16 @@ def _check_empty(connection: Connection) -> None:
         raise Conflict("the database holds tables already and is left as it is; restore wants an empty one")
 
 
-def _copy(out: Connection, into: Connection, table: Table, *, clean: bool) -> int:
+def _copy(out: Connection, into: Connection, table: Table) -> int:
     many = 0
     into.execute(table.delete())  # what a migration begins with
     for rows in out.execute(select(table)).mappings().partitions(_CHUNK):
-        into.execute(insert(table), [_cleaned(row) if clean else dict(row) for row in rows])
+        into.execute(insert(table), [dict(row) for row in rows])
         many += len(rows)
     _set_sequence(into, table)
     if into.execute(select(func.count()).select_from(table)).scalar_one() != many:
         raise CannotStart(f"not every row of {table.name} arrived")
     return many
-
-
-def _cleaned(row: Any) -> dict[str, Any]:
-    return {
-        name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
-        for name, value in row.items()
-    }
 
 
 def _set_sequence(into: Connection, table: Table) -> None:

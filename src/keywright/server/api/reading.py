@@ -95,13 +95,12 @@ def _mark_call_out(tokens: list[Token], place: int) -> None:
     found = _CALL_OUT.match(inline.content)
     if found is None or not inline.children:
         return
-    kind = found[1].lower()
+    kind, first = found[1].lower(), inline.children[0]
     tokens[place].attrSet("class", f"call-out {kind}")
     tokens[place].attrSet("role", "note")
-    inline.children[0].content = inline.children[0].content[len(found[0]) :] or f"{kind.capitalize()}: "
-    if inline.children[0].content != f"{kind.capitalize()}: ":
-        inline.children[0].content = f"{kind.capitalize()}: {inline.children[0].content}"
-    elif len(inline.children) > 1 and inline.children[1].type == "softbreak":
+    rest = first.content[len(found[0]) :]
+    first.content = f"{kind.capitalize()}: {rest}"
+    if not rest and len(inline.children) > 1 and inline.children[1].type == "softbreak":
         del inline.children[1]
 
 
