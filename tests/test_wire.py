@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 
 import pytest
 
@@ -23,9 +24,10 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     found: list[bool] = []
     answer = Wire._answer
 
-    def noted(wire: Wire, door: object) -> bool:
-        found.append(answer(wire, door))  # type: ignore[arg-type]
-        return found[-1]
+    def noted(wire: Wire, door: object) -> bytes:
+        reply = answer(wire, door)  # type: ignore[arg-type]
+        found.append(bool(reply))
+        return reply
 
     monkeypatch.setattr(Wire, "_answer", noted)
     return found
@@ -98,6 +100,35 @@ def test_every_request_has_its_turn(kw: Keywright, at_once: list[bool]) -> None:
 
     assert found == [200, 200, 401, 404] * 5 + [200] * 41
     assert any(at_once)
+
+
+def test_what_cannot_be_read_is_refused_behind_the_answers(kw: Keywright, at_once: list[bool]) -> None:
+    """A request that is whole has its answer, whatever bytes come behind it in the same piece."""
+    asking = request("GET", "/authz/forward/shop", [*GET, *pairs(bearer(make(kw)))], close=False)
+    with served(server(kw)) as port:
+        exchange(port, request("GET", "/authz/forward/shop", GET))
+
+        assert statuses(exchange(port, asking + b"\0\0\0\r\n\r\n")) == [200, 400]
+        assert statuses(exchange(port, asking + b"GET / HTTP/1.1\r\n\r\n")) == [200, 400]
+    assert at_once[-2:] == [True, True]
+
+
+def test_everybody_has_their_own_answer(kw: Keywright, at_once: list[bool]) -> None:
+    """Requests that one turn of the loop brings on many connections are each answered on their own."""
+    keys = [make(kw) for _ in range(20)]
+    shop = "/authz/forward/shop"
+    asking = [request("GET", shop, [*GET, *pairs(bearer(key))], close=False) for key in keys]
+    with served(server(kw)) as port:
+        exchange(port, request("GET", shop, GET))
+        lines = [socket.create_connection(("127.0.0.1", port)) for _ in asking]
+        for line, sent in zip(lines, asking, strict=True):
+            line.sendall(sent)
+        answers = [line.recv(65536) for line in lines]
+        for line in lines:
+            line.close()
+
+    assert all(key.key.id.encode() in answer for key, answer in zip(keys, answers, strict=True))
+    assert at_once.count(True) >= len(keys)
 
 
 def test_a_request_in_pieces_goes_the_ordinary_way(kw: Keywright, at_once: list[bool]) -> None:

@@ -4,12 +4,17 @@ For each ASGI request uvicorn makes a cycle, an event, a task and a timer, and w
 verification. A request that came whole in one read, with nothing else under way on its connection, is therefore offered
 to the application's ``at_once`` first. What that answers is written in one piece; all else goes the ordinary way, as if it
 had never been offered.
+
+What one turn of the loop brings is read first, then answered, then written (``Turn``).
 """
 
+import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
+from weakref import WeakKeyDictionary
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from httptools import HttpRequestParser
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from keywright.server.problems import AtOnce, lines_of
 from keywright.server.strict import Strict
@@ -18,12 +23,70 @@ from keywright.server.strict import Strict
 MOST_AT_ONCE: Final = 16
 
 
+class Turn:
+    """The requests of one turn of the loop that may be answered on the spot, each on a connection of its own.
+
+    One step is taken for all of them before the next: its code and data stay in the processor's caches, and a client on
+    another core is woken once, not once for each answer (``docs/speed.md``).
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[Wire] = []
+        self._stamp: list[tuple[bytes, bytes]] | None = None
+        self._lines = b""
+
+    def join(self, wire: "Wire") -> None:
+        """Have a request answered before anything that is begun after this turn."""
+        if not self._waiting:
+            wire.loop.call_soon(self._end)
+        self._waiting.append(wire)
+
+    def lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """The server's own headers, a new list each second, as they stand on the wire."""
+        if headers is not self._stamp:
+            self._stamp, self._lines = headers, lines_of(headers)
+        return self._lines
+
+    def _end(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for wire in waiting:
+            wire.work_out()
+        for wire in waiting:
+            wire.settle()
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()
+
+
+class _Read:
+    """What the parser said of a request that is offered, once the parser has gone on."""
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+
+    def get_method(self) -> bytes:
+        return self._method.encode()
+
+    def get_http_version(self) -> str:
+        return "1.1"
+
+    def should_keep_alive(self) -> bool:
+        return True
+
+    def should_upgrade(self) -> bool:
+        return False
+
+
 class Wire(Strict):
     """One connection."""
 
-    #: what may answer the request whose head was read and whose body is not there yet, and that body
+    #: what may answer the request whose head was read, and the body of that request as far as it came
     _door: AtOnce | None = None
     _sent = b""
+    _whole = False  # it came to its end, and waits for the end of the turn
+    _reply: bytes | None = (
+        None  # what it is answered, once that is known; nothing where it must go the ordinary way
+    )
     _answered = 0  # with the bytes that came last
     _heard = 0.0  # when they came
     _bell: Any = None  # rings when the connection may have been idle for long enough
@@ -31,13 +94,27 @@ class Wire(Strict):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self._find: Callable[[bytes], AtOnce | None] | None = getattr(self.app, "at_once", None)
+        self._turn = _turns.get(self.loop) or _turns.setdefault(self.loop, Turn())
+        #: what a door is told of the request: less than an ASGI scope, and the same dictionary each time
+        self._asked: dict[str, Any] = {}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Learn who is there."""
+        super().connection_made(transport)
+        self._asked = {"type": "http", "client": self.client, "scheme": self.scheme}
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
         self._answered, self._heard = 0, self.loop.time()
         super().data_received(data)
-        if self._door is not None:
+        if self._door is not None and not self._whole:
             self._hand_over()
+
+    def on_message_begin(self) -> None:
+        """Begin a request, once the one before it has its answer or is on the ordinary way."""
+        if self._whole:
+            self.settle()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
 
     def on_headers_complete(self) -> None:
         """Keep back a request that may be answered at once: it is whole in a moment, or handed over."""
@@ -45,11 +122,11 @@ class Wire(Strict):
         path, _, query = self.url.partition(b"?")
         door = None if self._find is None else self._find(path)
         if door is None or not self._is_free():
-            super().on_headers_complete()
+            self._go_on()
             return
-        scope: Any = self.scope
-        scope["method"] = self.parser.get_method().decode("ascii")
-        scope["raw_path"], scope["query_string"] = path, query
+        asked = self._asked
+        asked["method"] = self.parser.get_method().decode("ascii")
+        asked["headers"], asked["raw_path"], asked["query_string"] = self.headers, path, query
         self._door, self._sent = door, b""
 
     def on_body(self, body: bytes) -> None:
@@ -60,14 +137,45 @@ class Wire(Strict):
             self._sent += body
 
     def on_message_complete(self) -> None:
-        """Answer a request that is whole."""
+        """Have a request that is whole answered when all that came with it has been read."""
         self.rest()
-        if self._door is not None:
-            if self._answer(self._door):
-                self._door = None
-                return
+        if self._door is None:
+            super().on_message_complete()
+        else:
+            self._whole = True
+            self._turn.join(self)
+
+    def work_out(self) -> None:
+        """Find the answer of the request that waits, if one does."""
+        if self._whole and self._reply is None and self._door is not None:
+            self._reply = self._answer(self._door)
+
+    def settle(self) -> None:
+        """Answer the request that waits, if one does, or let it go the ordinary way."""
+        if not self._whole:
+            return
+        self.work_out()
+        reply, self._reply = self._reply, None
+        if not reply:
             self._hand_over()
-        super().on_message_complete()
+            return
+        self._door, self._whole = None, False
+        self.server_state.total_requests += 1
+        self._answered += 1
+        if not self.transport.is_closing():
+            self.transport.write(reply)
+            if self._bell is None:
+                self._bell = self.loop.call_later(self.timeout_keep_alive, self._ring)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be read, behind the answers to what was."""
+        self.settle()
+        super().send_400_response(msg)
+
+    def shutdown(self) -> None:
+        """Close the connection, behind what is under way."""
+        self.settle()
+        super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave nothing behind that holds the connection."""
@@ -90,31 +198,41 @@ class Wire(Strict):
             and parser.get_http_version() == "1.1"
         )
 
-    def _answer(self, door: AtOnce) -> bool:
-        """Answer at once; ``False`` where nothing was done, and the request is for the ordinary way."""
-        scope: Any = self.scope
+    def _answer(self, door: AtOnce) -> bytes:
+        """What is answered on the spot; nothing where nothing was done, and the request is for the ordinary way."""
         try:
-            reply = door(scope, self._sent)
+            reply = door(self._asked, self._sent)
         except Exception:  # it goes wrong there again, and is told and logged
-            return False
+            return b""
         if reply is None:
-            return False
+            return b""
         status, lines, body = reply
-        ours = lines_of(self.server_state.default_headers)
-        said = b"" if scope["method"] == "HEAD" else body
-        self.transport.write(b"%b%b%b\r\n%b" % (STATUS_LINE[status], ours, lines, said))
-        self.server_state.total_requests += 1
-        self._answered += 1
-        if self._bell is None:
-            self._bell = self.loop.call_later(self.timeout_keep_alive, self._ring)
-        return True
+        ours = self._turn.lines(self.server_state.default_headers)
+        said = b"" if self._asked["method"] == "HEAD" else body
+        return b"%b%b%b\r\n%b" % (STATUS_LINE[status], ours, lines, said)
 
     def _hand_over(self) -> None:
-        """Let a request go the ordinary way."""
-        self._door = None
-        if not self.transport.is_closing():
-            super().on_headers_complete()
-            super().on_body(self._sent)
+        """Let a request that was offered go the ordinary way, as far as it came."""
+        whole, self._door, self._whole = self._whole, None, False
+        if self.transport.is_closing():
+            return
+        parser, read = self.parser, _Read(self._asked["method"])
+        self.parser = cast("HttpRequestParser", read)
+        try:
+            self._go_on()
+            HttpToolsProtocol.on_body(self, self._sent)
+            if whole:
+                HttpToolsProtocol.on_message_complete(self)
+        finally:
+            self.parser = parser
+
+    def _go_on(self) -> None:
+        """Go the ordinary way with a head that was read and weighed: from here on it is uvicorn's."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
+        HttpToolsProtocol.on_headers_complete(self)
 
     def _ring(self) -> None:
         """Close a connection that has been idle for too long: one timer for many requests, instead of one for each."""
