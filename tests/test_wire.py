@@ -9,6 +9,7 @@ import pytest
 from conftest import bearer, make
 from keywright import Keywright
 from keywright.server import app as server_app
+from keywright.server.problems import Reply
 from keywright.server.wire import Wire
 from keywright.testing import Clock
 from surfaces import Given, exchange, manager, pairs, request, served, server, statuses, token
@@ -22,14 +23,13 @@ VARIES = re.compile(rb"date: [^\r]*\r\n|connection: close\r\n|req_[0-9a-f]{20}|c
 def at_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each request that could be answered on the spot was."""
     found: list[bool] = []
-    answer = Wire._answer
+    spell = Wire._spell
 
-    def noted(wire: Wire, door: object) -> bytes:
-        reply = answer(wire, door)  # type: ignore[arg-type]
-        found.append(bool(reply))
-        return reply
+    def noted(wire: Wire, reply: Reply | None) -> bytes:
+        found.append(reply is not None)
+        return spell(wire, reply)
 
-    monkeypatch.setattr(Wire, "_answer", noted)
+    monkeypatch.setattr(Wire, "_spell", noted)
     return found
 
 

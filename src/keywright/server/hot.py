@@ -37,6 +37,7 @@ from keywright.server.problems import (
     Reply,
     Scope,
     Send,
+    Steps,
     lines_of,
     refuse_body,
     respond,
@@ -192,7 +193,7 @@ class Hot:
             return self._forward_at_once
         return self._verify_at_once if path == b"/v1/verify" else None
 
-    def _forward_at_once(self, scope: Scope, _body: bytes) -> Reply | None:
+    def _forward_at_once(self, scope: Scope, _body: bytes) -> Steps:
         headers, now = scope["headers"], self._clock()
         if len(headers) > MOST_HEADERS or (self._https and not self._came_by_https(scope)):
             return None
@@ -204,15 +205,17 @@ class Hot:
         ask = gate.ask(method, target, self._client(scope))
         if ask is None:
             return None
+        yield
         verdict = self._engine.at_once(ask, headers, now, target, new_request_id(), stale)
         if verdict is None:
             return None
+        yield
         if verdict.code == "ok" and verdict.key is not None:
             return self._secured(200, self._allowing(gate, verdict, verdict.key), b"")
         answer = answer_to(self._engine, verdict)
         return self._secured(answer.status, lines_of(_headers_of(answer)), answer.body)
 
-    def _verify_at_once(self, scope: Scope, body: bytes) -> Reply | None:
+    def _verify_at_once(self, scope: Scope, body: bytes) -> Steps:
         headers, now = scope["headers"], self._clock()
         if len(headers) > MOST_HEADERS or (self._https and not self._came_by_https(scope)):
             return None
@@ -224,13 +227,16 @@ class Hot:
         caller = engine.decide(own, headers, now, url, request_id, stale)
         if caller.code != "ok" or caller.key is None or caller.key.limits:
             return None
+        yield
         asked = _decode(body)
         refuse_twins(body)
         ask, given = _checked(asked, reach_of(caller.key.binding), "")
+        yield
         verdict = engine.at_once(ask, given, now, asked.url, request_id, stale)
         if verdict is None:
             return None
         engine.count(own, caller, now)
+        yield
         document = _say(engine, verdict)
         return self._secured(200, _SAID_LINES % len(document), document)
 

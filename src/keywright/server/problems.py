@@ -1,6 +1,6 @@
 """Responses of the raw doors: problem+json and plain JSON, as ASGI messages."""
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -16,8 +16,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Pairs = list[tuple[bytes, bytes]]
 #: A whole response: status, headers with their length as the lines that they are on the wire, body.
 Reply = tuple[int, bytes, bytes]
-#: Answers a whole request from memory, or does nothing and says ``None``: it must be awaited, or refused with care.
-AtOnce = Callable[[Scope, bytes], Reply | None]
+#: The steps towards a response, each to be taken for all requests at hand before the next (``wire.Turn``). Without a
+#: response in the end nothing was done: the request must be awaited, or refused with care.
+Steps = Generator[None, None, Reply | None]
+#: Answers a whole request from memory.
+AtOnce = Callable[[Scope, bytes], Steps]
 
 
 class Prompt(Protocol):

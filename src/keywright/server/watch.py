@@ -23,7 +23,7 @@ from keywright.errors import Unavailable
 from keywright.installation import Installation
 from keywright.server.board import Board, Place
 from keywright.server.metrics import Figure, Said, bucket, grows, merged, page
-from keywright.server.problems import AtOnce, Message, Prompt, Receive, Reply, Scope, Send
+from keywright.server.problems import AtOnce, Message, Prompt, Receive, Scope, Send, Steps
 from keywright.times import SECOND
 
 TELL_EVERY: Final = 1.0  # seconds
@@ -189,10 +189,10 @@ class Measured:
         self._left -= 1
         return door if self._left > 0 else partial(self._measure_at_once, door)
 
-    def _measure_at_once(self, door: AtOnce, scope: Scope, body: bytes) -> Reply | None:
+    def _measure_at_once(self, door: AtOnce, scope: Scope, body: bytes) -> Steps:
         self._left = MEASURE_EVERY
         began = time.perf_counter()
-        reply = door(scope, body)
+        reply = yield from door(scope, body)
         if reply is not None:
             self._note(scope, time.perf_counter() - began)
         return reply

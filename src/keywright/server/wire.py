@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from keywright.server.problems import AtOnce, lines_of
+from keywright.server.problems import AtOnce, Reply, Steps, lines_of
 from keywright.server.strict import Strict
 
 #: Of requests that came together, how many are answered before the other connections have their turn.
@@ -27,7 +27,8 @@ class Turn:
     """The requests of one turn of the loop that may be answered on the spot, each on a connection of its own.
 
     One step is taken for all of them before the next: its code and data stay in the processor's caches, and a client on
-    another core is woken once, not once for each answer (``docs/speed.md``).
+    another core is woken once, not once for each answer. That is cohort scheduling (Larus and Parkes, USENIX 2002);
+    ``docs/speed.md`` has what it brings here.
     """
 
     def __init__(self) -> None:
@@ -49,8 +50,9 @@ class Turn:
 
     def _end(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for wire in waiting:
-            wire.work_out()
+        stepping = waiting
+        while stepping:
+            stepping = [wire for wire in stepping if wire.step()]
         for wire in waiting:
             wire.settle()
 
@@ -84,9 +86,8 @@ class Wire(Strict):
     _door: AtOnce | None = None
     _sent = b""
     _whole = False  # it came to its end, and waits for the end of the turn
-    _reply: bytes | None = (
-        None  # what it is answered, once that is known; nothing where it must go the ordinary way
-    )
+    _steps: Steps  # towards its answer
+    _reply: bytes | None = None  # its answer, once that is known; nothing where there is none on the spot
     _answered = 0  # with the bytes that came last
     _heard = 0.0  # when they came
     _bell: Any = None  # rings when the connection may have been idle for long enough
@@ -143,18 +144,29 @@ class Wire(Strict):
             super().on_message_complete()
         else:
             self._whole = True
+            self._steps = self._door(self._asked, self._sent)
             self._turn.join(self)
 
-    def work_out(self) -> None:
-        """Find the answer of the request that waits, if one does."""
-        if self._whole and self._reply is None and self._door is not None:
-            self._reply = self._answer(self._door)
+    def step(self) -> bool:
+        """Take the next step towards the answer of the request that waits, if one does; whether there is another."""
+        if not self._whole or self._reply is not None:
+            return False
+        try:
+            next(self._steps)
+        except StopIteration as end:
+            self._reply = self._spell(end.value)
+            return False
+        except Exception:  # it goes wrong on the ordinary way again, and is told and logged there
+            self._reply = self._spell(None)
+            return False
+        return True
 
     def settle(self) -> None:
         """Answer the request that waits, if one does, or let it go the ordinary way."""
         if not self._whole:
             return
-        self.work_out()
+        while self.step():
+            pass
         reply, self._reply = self._reply, None
         if not reply:
             self._hand_over()
@@ -198,12 +210,8 @@ class Wire(Strict):
             and parser.get_http_version() == "1.1"
         )
 
-    def _answer(self, door: AtOnce) -> bytes:
-        """What is answered on the spot; nothing where nothing was done, and the request is for the ordinary way."""
-        try:
-            reply = door(self._asked, self._sent)
-        except Exception:  # it goes wrong there again, and is told and logged
-            return b""
+    def _spell(self, reply: Reply | None) -> bytes:
+        """A response as it stands on the wire; nothing where there is none, and the request is for the ordinary way."""
         if reply is None:
             return b""
         status, lines, body = reply
