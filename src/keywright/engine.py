@@ -184,11 +184,10 @@ class Engine:
             if isinstance(presented, Unproven):
                 named = self._in_url(url, now, stale, at_hand) if presented is IN_URL and url else None
                 return Verdict(presented.code, presented.reason, ask.keyspace, now, request_id, named=named)
-            entry, secret, reason = self._identify(presented, now, stale, at_hand)
+            entry, secret, reason, mac = self._identify(presented, now, stale, at_hand)
         except Unavailable as trouble:
             return unavailable(ask, now, request_id, str(trouble))
         if entry is None or secret is None:
-            spelled = presented.spelled
             return Verdict(
                 "invalid",
                 reason,
@@ -197,7 +196,7 @@ class Engine:
                 request_id,
                 scheme=presented.scheme,
                 named=None if entry is None else entry.record,
-                fingerprint=self._mac(spelled.id, spelled.secret)[:6].hex(),
+                fingerprint=mac[:6].hex(),
             )
         record = entry.record
         code, reason, known = policy.decide(
@@ -266,22 +265,22 @@ class Engine:
 
     def _identify(
         self, presented: Presented, now: int, stale: bool, at_hand: AtHand | None
-    ) -> tuple[Entry | None, SecretRecord | None, str]:
-        """Find the key and the secret that was presented; without them, the reason."""
+    ) -> tuple[Entry | None, SecretRecord | None, str, bytes]:
+        """Find the key and the secret that was presented; without them, the reason; and the MAC under the current pepper."""
         spelled = presented.spelled
         mac = self._mac(spelled.id, spelled.secret)
         entry = self._cache.get(spelled.id)
         remembered = entry is not None
         if not remembered:
             if spelled.check and credential.expected_check(spelled) != spelled.check:
-                return None, None, "sample" if spelled.id.endswith(credential.SAMPLES) else "checksum"
+                return None, None, "sample" if spelled.id.endswith(credential.SAMPLES) else "checksum", mac
             entry = self._find(spelled.id, now, stale, at_hand)
         record = None if entry is None else entry.record
         only = record is not None and len(record.secrets) == 1 and record.secrets[0].pepper == self._current
         macs = {self._current: mac} if only else self._macs(record, mac, spelled)
         secret = policy.prove(record, macs)
         if entry is None:
-            return None, None, "sample" if spelled.id.endswith(credential.SAMPLES) else "unknown"
+            return None, None, "sample" if spelled.id.endswith(credential.SAMPLES) else "unknown", mac
         if secret is None:
             if any(known.pepper not in self._peppers for known in entry.record.secrets):
                 # Another process has a newer entry of the installation's secret: it may be right, we cannot tell.
@@ -293,11 +292,13 @@ class Engine:
             # somebody who measures long enough would learn which ids there are.
             if remembered and spelled.check:
                 credential.expected_check(spelled)
-            return entry, None, "wrong_secret"
+            return entry, None, "wrong_secret", mac
         known = entry.checks.get(spelled.spelling)
         if known is None or known[0] != secret.n:
             known = entry.checks[spelled.spelling] = (secret.n, credential.expected_check(spelled))
-        return (entry, secret, "") if known[1] == spelled.check else (entry, None, "checksum")
+        if known[1] != spelled.check:
+            return entry, None, "checksum", mac
+        return entry, secret, "", mac
 
     def _in_url(self, url: str | bytes, now: int, stale: bool, at_hand: AtHand | None) -> KeyRecord | None:
         """The key whose credential stands in an address, for the refusal log; nothing is proven."""
@@ -351,7 +352,7 @@ class Engine:
         self, presented: Presented, now: int, *, stale: bool, at_hand: AtHand | None = None
     ) -> tuple[str, str] | None:
         """The keyspace and environment of a credential, where it is proven; nothing is told of one that is not."""
-        entry, secret, _ = self._identify(presented, now, stale, at_hand)
+        entry, secret, _, _ = self._identify(presented, now, stale, at_hand)
         return None if entry is None or secret is None else (entry.record.keyspace, entry.record.environment)
 
     def proven(self, many: Iterable[Spelled], now: int) -> Iterator[tuple[str, int]]:
@@ -360,7 +361,7 @@ class Engine:
             raise Unavailable("the store does not answer")
         for spelled in many:
             try:
-                entry, secret, _ = self._identify(Presented(spelled.spelling, spelled), now, False, None)
+                entry, secret, _, _ = self._identify(Presented(spelled.spelling, spelled), now, False, None)
             except Unavailable:
                 if self._cache.get(spelled.id) is None:
                     raise
@@ -479,20 +480,23 @@ class Engine:
     def count(self, ask: Ask, verdict: Verdict, now: int) -> None:
         """Count a verdict; where the request may proceed, the use of the secret, and where not, the refusal."""
         environment = ask.environment or self._only_environment(ask.keyspace)
-        allowed = verdict.code == "ok"
+        if verdict.code == "ok":
+            if ask.metered:
+                used = verdict.secret or 0, ask.ip
+                self._meter.count(verdict.key, ask.keyspace, environment, "ok", ask.resource, now, used)
+            return
+        told = ask.recorded and not (
+            verdict.code == "invalid" and verdict.secret is None and ask.ip and self._is_spam(verdict, ask.ip)
+        )
+        left_out = ask.recorded and not told
         if ask.metered:
-            used = (verdict.secret or 0, ask.ip) if allowed else None
-            self._meter.count(verdict.key, ask.keyspace, environment, verdict.code, ask.resource, now, used)
-        if not allowed and ask.recorded:
-            if (
-                verdict.code == "invalid"
-                and verdict.secret is None
-                and ask.ip
-                and self._is_spam(verdict, ask.ip)
-            ):
-                self._meter.leave_out()
-            else:
-                self._meter.refuse(verdict, environment, ask.ip, ask.method, ask.resource)
+            self._meter.count(
+                verdict.key, ask.keyspace, environment, verdict.code, ask.resource, now, left_out=left_out
+            )
+        elif left_out:
+            self._meter.leave_out()
+        if told:
+            self._meter.refuse(verdict, environment, ask.ip, ask.method, ask.resource)
 
     def _is_spam(self, verdict: Verdict, ip: str) -> bool:
         """Lay an unproven credential to its source. Of one over its limit, what names no key is not worth a line."""

@@ -25,19 +25,29 @@ class Roll:
 
     def add(self, key_id: bytes) -> None:
         """Enter one. Where ``room`` is used up it serves less and less: make a new one."""
-        for bit in self._places(key_id):
-            self._bits[bit >> 3] |= 1 << (bit & 7)
+        bits, size = self._bits, self._size
+        bit, step = _two(key_id)
+        for _ in range(_HASHES):
+            place = bit % size
+            bits[place >> 3] |= 1 << (place & 7)
+            bit += step
         self.room -= 1
 
     def __contains__(self, key_id: bytes) -> bool:
-        bits = self._bits
-        return all(bits[bit >> 3] & (1 << (bit & 7)) for bit in self._places(key_id))
+        bits, size = self._bits, self._size
+        bit, step = _two(key_id)
+        for _ in range(_HASHES):
+            place = bit % size
+            if not bits[place >> 3] & (1 << (place & 7)):
+                return False  # as nearly all that were not entered show at the first bit or the second
+            bit += step
+        return True
 
-    def _places(self, key_id: bytes) -> list[int]:
-        """Which bits stand for an id: two halves of Python's keyed hash, as Kirsch and Mitzenmacher (2006) combine them."""
-        number = hash(key_id) & 0xFFFF_FFFF_FFFF_FFFF
-        first, step = number & 0xFFFF_FFFF, number >> 32 | 1
-        return [(first + n * step) % self._size for n in range(_HASHES)]
+
+def _two(key_id: bytes) -> tuple[int, int]:
+    """What the bits of an id are reckoned from: two halves of Python's keyed hash, as Kirsch and Mitzenmacher (2006) do."""
+    number = hash(key_id) & 0xFFFF_FFFF_FFFF_FFFF
+    return number & 0xFFFF_FFFF, number >> 32 | 1
 
 
 __all__ = ["Roll"]

@@ -4,7 +4,6 @@ It is told of failures, and asked where one has just happened: a request that pr
 refuse nobody. What a source over its limit loses is what its failures cost us: look-ups, and lines in the log.
 """
 
-from collections import OrderedDict
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from threading import Lock
@@ -12,7 +11,7 @@ from typing import Final, NamedTuple
 
 from keywright.times import SECOND
 
-#: Sources that are counted at the same time; of more, those that were quiet longest are forgotten.
+#: Sources that are counted at the same time, at most: of more than half as many, those that have been quiet are forgotten.
 MOST: Final = 20_000
 
 
@@ -39,7 +38,9 @@ class Throttle:
     def __init__(self, allowance: Allowance) -> None:
         self._most = allowance.failures
         self._drain = allowance.failures / (allowance.seconds * SECOND)
-        self._sources: OrderedDict[str, _Source] = OrderedDict()
+        #: those that failed lately, and those that have not failed since there were too many of them
+        self._sources: dict[str, _Source] = {}
+        self._quiet: dict[str, _Source] = {}
         self._lock = Lock()
         #: failures of sources that were over their limit
         self.throttled = 0
@@ -49,26 +50,34 @@ class Throttle:
 
         Over its limit, a source gets a line a second.
         """
-        if not self._most:
+        most = self._most
+        if not most:
             return False, True
+        name = source_of(address)
         with self._lock:
-            return self._count(self._source(source_of(address), now), now)
+            source = self._sources.get(name) or self._recall(name, now)
+            level, passed = source.level, now - source.at
+            if passed > 0:
+                source.at = now
+                level -= passed * self._drain
+                if level < 0:
+                    level = 0.0
+            if level < 2 * most:
+                level += 1
+            source.level = level
+            if level <= most:
+                return False, True
+            self.throttled += 1
+            if now - source.told < SECOND:
+                return True, False
+            source.told = now
+            return True, True
 
     def over(self, now: int) -> int:
         """How many sources are over their limit."""
         with self._lock:
-            return sum(self._left(source, now) > self._most for source in self._sources.values())
-
-    def _count(self, source: _Source, now: int) -> tuple[bool, bool]:
-        source.level = min(self._left(source, now) + 1, 2 * self._most)
-        source.at = max(now, source.at)
-        if source.level <= self._most:
-            return False, True
-        self.throttled += 1
-        worth = now - source.told >= SECOND
-        if worth:
-            source.told = now
-        return True, worth
+            known = [*self._sources.values(), *self._quiet.values()]
+            return sum(self._left(source, now) > self._most for source in known)
 
     def after_fork(self) -> None:
         """Take a lock of one's own in a child: the parent's may be held by a thread that did not come along."""
@@ -77,15 +86,16 @@ class Throttle:
     def _left(self, source: _Source, now: int) -> float:
         return max(0.0, source.level - max(0, now - source.at) * self._drain)
 
-    def _source(self, name: str, now: int) -> _Source:
-        source = self._sources.pop(name, None) or _Source(now)
+    def _recall(self, name: str, now: int) -> _Source:
+        """Take a source up that is not among the latest; where they are too many, the quiet ones before them are forgotten."""
+        source = self._quiet.pop(name, None) or _Source(now)
+        if len(self._sources) >= MOST // 2:
+            self._sources, self._quiet = {}, self._sources
         self._sources[name] = source
-        while len(self._sources) > MOST:
-            self._sources.popitem(last=False)
         return source
 
     def __len__(self) -> int:
-        return len(self._sources)
+        return len(self._sources) + len(self._quiet)
 
 
 @lru_cache(maxsize=1_000)
