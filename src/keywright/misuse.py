@@ -7,6 +7,7 @@ the latest only, and keys have a part of their own that no flood of strangers ca
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, Literal, NamedTuple
 
@@ -263,6 +264,7 @@ def joined(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Any]:
     return both
 
 
+@lru_cache(maxsize=10_000)
 def network_of(address: str | None) -> str | None:
     """The network that an address is counted by: 24 bits of IPv4, 64 of IPv6; ``None`` for what is no address."""
     try:

@@ -5,6 +5,7 @@ import errno
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -26,6 +27,9 @@ from keywright.settings import Settings, is_loopback
 LOOK_EVERY: Final = 50
 #: How long a connection may be idle, in seconds: longer than proxies keep theirs, so that they are who closes them.
 IDLE_FOR: Final = 75
+#: How long a thread that flushes or looks out may go on before the loop has the interpreter, in seconds. A look-up lets go
+#: of it each time, and with Python's 5 ms a hundred requests would stand in line behind one flush.
+SWITCH_AFTER: Final = 0.0005
 #: Where no keyspace's deep link leads.
 _APIS: Final = ("/v1/", "/k/", "/docs", "/openapi.json", "/llms", "/.well-known/")
 
@@ -199,6 +203,7 @@ def run(
     def leave() -> None:
         app.leaving = True
 
+    sys.setswitchinterval(SWITCH_AFTER)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(
             serve([(server(app), taken)], ready, leave=leave, notice=notice, looked_after=looked_after)

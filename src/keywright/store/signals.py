@@ -15,6 +15,12 @@ _SEEN_IN: Final = text("""
 INSERT INTO networks (key_id, network, since, at) VALUES (:key_id, :network, :at, :at)
 ON CONFLICT (key_id, network) DO UPDATE SET at = excluded.at WHERE excluded.at > networks.at
 """)
+#: Of one key's networks those that it was seen in longest ago, where they are too many.
+_LEFT_OUT: Final = text(f"""
+DELETE FROM networks WHERE key_id = :key_id AND at <= (
+  SELECT at FROM networks AS latest WHERE latest.key_id = :key_id ORDER BY at DESC LIMIT 1 OFFSET {KEPT_OF_KEY}
+)
+""")  # noqa: S608  # a number of ours
 
 
 class Sign(NamedTuple):
@@ -79,10 +85,7 @@ def learn(tx: Connection, seen: Mapping[tuple[str, str], int]) -> None:
     ]
     if rows:
         tx.execute(_SEEN_IN, rows)
-    for key_id in sorted({key_id for key_id, _ in seen}):
-        mine = networks.c.key_id == key_id
-        edge = select(networks.c.at).where(mine).order_by(networks.c.at.desc()).offset(KEPT_OF_KEY).limit(1)
-        tx.execute(delete(networks).where(mine, networks.c.at <= edge.scalar_subquery()))
+        tx.execute(_LEFT_OUT, [{"key_id": key_id} for key_id in sorted({key_id for key_id, _ in seen})])
 
 
 def forget(tx: Connection, before: int) -> None:
