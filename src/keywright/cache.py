@@ -25,12 +25,13 @@ ABSENT_FOR: Final = 5 * SECOND
 class Entry:
     """A key's record, and what was worked out about it once."""
 
-    __slots__ = ("checks", "headers", "lines", "record", "said")
+    __slots__ = ("check", "headers", "lines", "record", "said")
 
     def __init__(self, record: KeyRecord) -> None:
         self.record = record
-        #: spelling -> (number of the secret, its six check characters): proven spellings are compared, not computed
-        self.checks: dict[str, tuple[int, bytes]] = {}
+        #: the spelling that was proven last, the number of the secret and its six check characters in it, which are
+        #: compared from then on, not computed
+        self.check: tuple[str, int, bytes] | None = None
         #: what ``/v1/verify`` says of the key and its account, as JSON
         self.said: bytes | None = None
         #: the identity headers of a forward-auth answer

@@ -293,10 +293,10 @@ class Engine:
             if remembered and spelled.check:
                 credential.expected_check(spelled)
             return entry, None, "wrong_secret", mac
-        known = entry.checks.get(spelled.spelling)
-        if known is None or known[0] != secret.n:
-            known = entry.checks[spelled.spelling] = (secret.n, credential.expected_check(spelled))
-        if known[1] != spelled.check:
+        known = entry.check
+        if known is None or known[0] != spelled.spelling or known[1] != secret.n:
+            known = entry.check = spelled.spelling, secret.n, credential.expected_check(spelled)
+        if known[2] != spelled.check:
             return entry, None, "checksum", mac
         return entry, secret, "", mac
 

@@ -167,23 +167,26 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     environment: str | None = None
 
 
-class KeyRecord(msgspec.Struct, frozen=True):
-    """What a verification knows of a key: one read of the store, kept by the cache until a change names it."""
+class KeyRecord(msgspec.Struct, frozen=True, gc=False):
+    """What a verification knows of a key: one read of the store, kept by the cache until a change names it.
 
-    id: str
+    What every verification reads stands first, and close together in memory.
+    """
+
+    state: Literal["active", "disabled", "invalidated", "deleted"]
     keyspace: str
     environment: str
-    account_id: str
-    account: str
     account_state: AccountState
-    name: str
     access: Access
-    scopes: frozenset[str]
-    state: Literal["active", "disabled", "invalidated", "deleted"]
     expires_at: int | None
     networks: tuple[Network, ...]
     limits: tuple[tuple[str, Limit], ...]  # (subject whose counter it is, limit)
     secrets: tuple[SecretRecord, ...]
+    id: str
+    account_id: str
+    account: str
+    name: str
+    scopes: frozenset[str]
     team: str | None = None
     application: str | None = None
     plan: str | None = None
