@@ -147,10 +147,13 @@ class Engine:
     def at_once(
         self, ask: Ask, given: Given, now: int, url: str | bytes | None, request_id: str, stale: bool
     ) -> Verdict | None:
-        """``verify`` after ``fresh``, where it need not wait for the disk; ``None``, and nothing is done, where it must."""
+        """``verify`` after ``fresh``, where it need not wait for the disk; ``None``, and nothing is done, where it must.
+
+        The cost was checked by whoever asks.
+        """
         verdict = self.decide(ask, given, now, url, request_id, stale)
         if verdict.code == "ok" and ask.metered and verdict.key is not None and verdict.key.limits:
-            spent = self._blocks.at_once(verdict.key, limits.check_cost(ask.cost), now)
+            spent = self._blocks.at_once(verdict.key, ask.cost, now)
             if spent is None:
                 return None
             verdict = self._settle(verdict, spent)

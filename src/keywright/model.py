@@ -409,7 +409,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     recorded: bool = True  # a refusal goes to the refusal log
 
 
-class LimitState(msgspec.Struct, frozen=True):
+class LimitState(msgspec.Struct, frozen=True, gc=False):
     """How one limit stands after a verification."""
 
     name: str
@@ -420,7 +420,7 @@ class LimitState(msgspec.Struct, frozen=True):
     reset_seconds: int | None  # None: never by itself
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """The answer of a verification. A refusal is a value like any other.
 
     ``reason`` says what exactly was wrong: it is for the authorised caller, the refusal log and ``explain``, never for

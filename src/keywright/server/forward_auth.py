@@ -88,13 +88,13 @@ def _fitting(pattern: str) -> Callable[[str], object]:
 
 def read(headers: Pairs) -> tuple[str, bytes] | None:
     """Read the family's headers, method and target; ``None`` where one is missing, doubled or unreadable."""
-    found: dict[bytes, bytes] = {}
+    method = target = None
     for name, value in headers:
         if name in FORWARD:
-            if name in found:
-                return None
-            found[name] = value
-    method, target = found.get(_METHOD_HEADER), found.get(_TARGET_HEADER)
+            if name == _METHOD_HEADER:
+                method = value if method is None else b""
+            else:
+                target = value if target is None else b""
     if not method or not target:
         return None
     known = _METHODS.get(method)
