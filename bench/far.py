@@ -1,9 +1,11 @@
-"""A verification of a key that is not in memory, from a PostgreSQL on loopback, 32 at once: our own CPU time."""
+"""Verifications on a PostgreSQL on loopback, our own CPU time: of keys not in memory, 32 at once; over HTTP, in memory."""
 
 import asyncio
+import os
 import time
 from contextlib import AbstractContextManager
 
+import over_http
 from figure import Figure
 from keywright import Keywright, profiles
 from keywright.installation import open_installation
@@ -15,21 +17,27 @@ KEYS = 640
 NAME = f"cold verification, PostgreSQL on loopback, {AT_ONCE} at once, CPU"
 
 
-def figures() -> list[Figure]:
-    """The one."""
+def figures(gate: str, limits: list[str]) -> list[Figure]:
+    """All of them. ``gate`` and ``limits`` are those of the figures over HTTP on SQLite."""
     serving: AbstractContextManager[Server] = served()
     with serving as server:
         url = server.make()
         open_installation(url, secret=SECRET, may_migrate=True).close()
         with Keywright(url, secret=SECRET, keyspace="default", environment="production") as kw:
-            kw.keyspaces.apply(profiles.source("default"))
+            kw.keyspaces.apply(profiles.source("default") + gate)
             kw.accounts.create("globex")
             made = [kw.keys.create(account="globex", name=f"Cold {n}", access="all") for n in range(KEYS)]
+            key = kw.keys.create(account="globex", name="Bench", access="all", limits=limits)
+            caller = kw.keys.create_management(name="Bench", scopes=["verify"])
         tokens = [key.credential.token.reveal() for key in made]
         with Keywright(url, secret=SECRET, keyspace="default", environment="production") as kw:
             spent = asyncio.run(_verified(kw, tokens))
+        os.environ["KEYWRIGHT_SECRET"] = SECRET
+        shown = (one.credential.token.reveal() for one in (key, caller))
+        found = over_http.against(url, *shown, where="PostgreSQL")
+        del os.environ["KEYWRIGHT_SECRET"]
         server.drop(url)
-    return [Figure(NAME, spent, "µs", 300, 120)]
+    return [Figure(NAME, spent, "µs", 300, 120), *found]
 
 
 async def _verified(kw: Keywright, tokens: list[str]) -> float:

@@ -162,19 +162,28 @@ BOUNDS = {"forward-auth": (1.7, 1.45), "POST /v1/verify": (2.1, 1.7)}
 
 def figures(database: Path, key: str, caller: str) -> list[Figure]:
     """Forward-auth and ``/v1/verify`` against an empty answer; then two workers against one."""
+    url = f"sqlite:///{database}"
+    return [*against(url, key, caller), *_workers(url, requests_of(key, caller)["forward-auth"])]
+
+
+def against(url: str, key: str, caller: str, *, where: str = "") -> list[Figure]:
+    """Forward-auth and ``/v1/verify`` of a server on a database against an empty answer to the same requests."""
     kinds = requests_of(key, caller)
-    with serving(KEYWRIGHT, *_serve(database)) as ours, serving(sys.executable, "-c", EMPTY) as empty:
+    with serving(KEYWRIGHT, *_serve(url)) as ours, serving(sys.executable, "-c", EMPTY) as empty:
         for asked in kinds.values():
             per_request(ours, asked)
-        found = [figure for name, asked in kinds.items() for figure in _against(empty, ours, name, asked)]
-    return [*found, *_workers(database, kinds["forward-auth"])]
+        return [
+            figure for name, asked in kinds.items() for figure in _against(empty, ours, name, asked, where)
+        ]
 
 
-def _against(empty: Server, ours: Server, name: str, asked: Asked) -> list[Figure]:
+def _against(empty: Server, ours: Server, name: str, asked: Asked, where: str) -> list[Figure]:
     rounds = [(per_request(empty, asked), per_request(ours, asked)) for _ in range(ROUNDS)]
     here = [per_request(ours, asked, core=OWN) / per_request(empty, asked, core=OWN) for _ in range(3)]
     ratios = sorted(own / floor for floor, own in rounds)
     median = statistics.median
+    if where:
+        return [Figure(f"{where}: CPU per {name} ÷ an empty ASGI answer", median(ratios), "×", *BOUNDS[name])]
     return [
         Figure(f"CPU per {name} ÷ an empty ASGI answer", median(ratios), "×", *BOUNDS[name]),
         Figure(f"… the lowest of {ROUNDS} rounds", ratios[0], "×", None, None),
@@ -191,10 +200,10 @@ def _against(empty: Server, ours: Server, name: str, asked: Asked) -> list[Figur
     ]
 
 
-def _workers(database: Path, asked: Asked) -> list[Figure]:
+def _workers(url: str, asked: Asked) -> list[Figure]:
     """What two workers would answer on two free cores, against one: the load needs a core too, so CPU is counted."""
     ratios = []
-    command = [KEYWRIGHT, *_serve(database)]
+    command = [KEYWRIGHT, *_serve(url)]
     with serving(*command, core=None) as one, serving(*command, "--workers", "2", core=None) as two:
         for server in (one, two):
             per_request(server, asked, core=None, connections=32)
@@ -212,8 +221,8 @@ def _workers(database: Path, asked: Asked) -> list[Figure]:
     ]
 
 
-def _serve(database: Path) -> list[str]:
-    return ["serve", "--port", "0", "--database", f"sqlite:///{database}"]
+def _serve(url: str) -> list[str]:
+    return ["serve", "--port", "0", "--database", url]
 
 
 @contextmanager

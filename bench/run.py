@@ -212,7 +212,7 @@ def main() -> None:
             figures = in_process(kw, {"Authorization": f"Bearer {token}"})
             figures += [*statements(kw, token), guesses(kw, key.key.id), *floods()]
         figures = over_http.figures(database, token, caller) + figures + command(directory)
-    figures += crowds.figures() + latency.figures() + far.figures()
+    figures += crowds.figures() + latency.figures() + far.figures(GATE, LIMITS)
     theirs, missing = peers.figures()
     write(figures + theirs, missing)
 

@@ -147,11 +147,13 @@ class Engine:
     def at_once(
         self, ask: Ask, given: Given, now: int, url: str | bytes | None, request_id: str, stale: bool
     ) -> Verdict | None:
-        """``verify`` after ``fresh``, where it need not wait for the disk; ``None``, and nothing is done, where it must.
+        """``verify`` after ``fresh_at_once``, where it need not wait; ``None``, and nothing is done, where it must.
 
         The cost was checked by whoever asks.
         """
-        verdict = self.decide(ask, given, now, url, request_id, stale)
+        verdict = self.decide_at_once(ask, given, now, url, request_id, stale)
+        if verdict is None:
+            return None
         if verdict.code == "ok" and ask.metered and verdict.key is not None and verdict.key.limits:
             spent = self._blocks.at_once(verdict.key, ask.cost, now)
             if spent is None:
@@ -225,6 +227,19 @@ class Engine:
             secret.n,
             None if known else record,
         )
+
+    def decide_at_once(
+        self, ask: Ask, given: Given, now: int, url: str | bytes | None, request_id: str, stale: bool
+    ) -> Verdict | None:
+        """``decide``, where an event loop need not wait; ``None`` where it must."""
+        if not self.far:
+            return self.decide(ask, given, now, url, request_id, stale)
+        at_hand = AtHand()
+        try:
+            verdict = self.decide(ask, given, now, url, request_id, stale, at_hand)
+        except Missing:
+            return None
+        return verdict if at_hand.later is None else None
 
     async def adecide(
         self,
@@ -397,6 +412,14 @@ class Engine:
         """
         return self._freshness.check(now)
 
+    def fresh_at_once(self, now: int) -> bool | None:
+        """``fresh``, where that takes no wait; ``None`` where it does."""
+        return self._freshness.at_once(now)
+
+    def remembered(self, name: str) -> Compiled | None:
+        """A keyspace, if it is in memory."""
+        return self._cache.keyspace(name)
+
     def is_current(self, compiled: Compiled) -> bool:
         """Whether a keyspace is the one that is remembered: right after ``fresh``, whether it is still so."""
         return self._cache.keyspace(compiled.keyspace.name) is compiled
@@ -408,10 +431,14 @@ class Engine:
     async def ahead(self, now: int, find: Find[T]) -> tuple[bool, T]:
         """What ``fresh`` says, and what a door finds by ``known`` or ``with_gate`` before it asks for a verdict."""
         stale = await self.afresh(now)
+        return stale, await self.seek(find, stale=stale)
+
+    async def seek(self, find: Find[T], *, stale: bool) -> T:
+        """``ahead``, where ``fresh`` was asked."""
         if not self.far:
-            return stale, find(stale=stale)
+            return find(stale=stale)
         at_hand = AtHand()
-        return stale, await self._with(at_hand, partial(find, stale=stale, at_hand=at_hand))
+        return await self._with(at_hand, partial(find, stale=stale, at_hand=at_hand))
 
     def known(self, name: str, *, stale: bool, at_hand: AtHand | None = None) -> Compiled | None:
         """A keyspace, or ``None`` where there is none; our own is none to anybody outside."""

@@ -89,6 +89,10 @@ class Freshness:
         self._seen = -1 if number & 1 else number
         return False
 
+    def at_once(self, now: int) -> bool | None:
+        """``check``: the store is near enough for that."""
+        return self.check(now)
+
     def _catch_up(self) -> None:
         with self._catching_up:
             changes = self._lookup.changes(self._cache.applied)
@@ -148,6 +152,10 @@ class FreshnessByLease:
             return False
         self.stale_served += 1
         return True
+
+    def at_once(self, _now: int) -> bool | None:
+        """``check`` under a lease; ``None`` without one, where the store must be asked or is known not to answer."""
+        return False if boottime() < self._lease.until else None
 
     def _must_ask(self, now: int) -> bool:
         """Whether the store is to be asked; if not, old answers are allowed. Raises ``Unavailable`` where they are not."""

@@ -15,6 +15,7 @@ import msgspec
 
 from keywright import shown
 from keywright.answers import Answer, rate_headers, say_headers
+from keywright.cache import Compiled
 from keywright.credential import LONGEST
 from keywright.desk.grants import Reach, reach_of
 from keywright.engine import Engine, Given
@@ -186,9 +187,10 @@ class Hot:
     # ----------------------------------------------------------------------------------------------------- on the spot
 
     def at_once(self, path: bytes) -> AtOnce | None:
-        """What may answer a request for a path without a wait: where the store is near, the doors of verification."""
-        if self._engine.far:
-            return None
+        """What may answer a request for a path without a wait: the doors of verification.
+
+        Once something was spent or counted nothing is looked up any more: it could fail, and the request be done again.
+        """
         if path in self._gates:
             return self._forward_at_once
         return self._verify_at_once if path == b"/v1/verify" else None
@@ -197,9 +199,9 @@ class Hot:
         headers, now = scope["headers"], self._clock()
         if len(headers) > MOST_HEADERS or (self._https and not self._came_by_https(scope)):
             return None
-        stale = self._engine.fresh(now)
-        gate, asked = self._gate(scope, stale=stale), forward_auth.read(headers)
-        if gate is None or asked is None:
+        stale, gate = self._engine.fresh_at_once(now), self._gates.get(scope["raw_path"])
+        asked = forward_auth.read(headers)
+        if stale is None or gate is None or asked is None or not self._engine.is_current(gate.compiled):
             return None
         method, target = asked
         ask = gate.ask(method, target, self._client(scope))
@@ -212,7 +214,7 @@ class Hot:
         yield
         if verdict.code == "ok" and verdict.key is not None:
             return self._secured(200, self._allowing(gate, verdict, verdict.key), b"")
-        answer = answer_to(self._engine, verdict)
+        answer = gate.compiled.answers.of(verdict)
         return self._secured(answer.status, lines_of(_headers_of(answer)), answer.body)
 
     def _verify_at_once(self, scope: Scope, body: bytes) -> Steps:
@@ -221,23 +223,29 @@ class Hot:
             return None
         if scope["method"] != "POST" or len(body) > BODY_LIMIT or not accept_json(headers):
             return None
-        stale, engine, request_id = self._engine.fresh(now), self._engine, new_request_id()
+        engine, request_id = self._engine, new_request_id()
+        stale = engine.fresh_at_once(now)
+        if stale is None:
+            return None
         own = Ask(MANAGEMENT, "production", _VERIFY, ip=self._client(scope))
         url = _target(scope) if scope["query_string"] else None
-        caller = engine.decide(own, headers, now, url, request_id, stale)
-        if caller.code != "ok" or caller.key is None or caller.key.limits:
+        caller = engine.decide_at_once(own, headers, now, url, request_id, stale)
+        if caller is None or caller.code != "ok" or caller.key is None or caller.key.limits:
             return None
         yield
         asked = _decode(body)
         refuse_twins(body)
         ask, given = _checked(asked, reach_of(caller.key.binding), "")
+        compiled = engine.remembered(ask.keyspace)
+        if compiled is None:
+            return None
         yield
         verdict = engine.at_once(ask, given, now, asked.url, request_id, stale)
         if verdict is None:
             return None
         engine.count(own, caller, now)
         yield
-        document = _say(engine, verdict)
+        document = _say(engine, compiled, verdict)
         return self._secured(200, _SAID_LINES % len(document), document)
 
     def _secured(self, status: int, lines: bytes, body: bytes) -> Reply:
@@ -341,13 +349,7 @@ class Hot:
 
     async def _forward(self, scope: Scope, _receive: Receive, send: Send) -> None:
         now, request_id = self._clock(), scope["keywright.request_id"]
-        if self._engine.far:
-            stale, gate = await self._engine.ahead(
-                now, partial(forward_auth.find, self._engine, _gate_name(scope))
-            )
-        else:
-            stale = self._engine.fresh(now)
-            gate = self._gate(scope, stale=stale)
+        stale, gate = await self._gate(scope, now)
         if gate is None:
             await respond_problem(scope, send, "not_found", "There is no gate of this name.")
             return
@@ -403,14 +405,16 @@ class Hot:
         state = verdict.limits[0]
         return lines + worded.lines % (state.remaining, state.reset_seconds)
 
-    def _gate(self, scope: Scope, *, stale: bool) -> forward_auth.Gate | None:
-        """The gate of a path: remembered for as long as its keyspace is."""
-        gate = self._gates.get(scope["raw_path"])
+    async def _gate(self, scope: Scope, now: int) -> tuple[bool, forward_auth.Gate | None]:
+        """What ``fresh`` says, and the gate of a path: remembered for as long as its keyspace is."""
+        stale, gate = await self._engine.afresh(now), self._gates.get(scope["raw_path"])
         if gate is None or not self._engine.is_current(gate.compiled):
-            gate = forward_auth.find(self._engine, _gate_name(scope), stale=stale)
+            gate = await self._engine.seek(
+                partial(forward_auth.find, self._engine, _gate_name(scope)), stale=stale
+            )
             if gate is not None:
                 self._gates[scope["raw_path"]] = gate
-        return gate
+        return stale, gate
 
     async def _turn_away(self, scope: Scope, send: Send, code: str, gate: forward_auth.Gate) -> None:
         """Refuse what never came as far as a verification."""
@@ -528,7 +532,10 @@ def _gate_name(scope: Scope) -> str:
 
 def said(engine: Engine, verdict: Verdict) -> Said:
     """A verdict as ``/v1/verify`` says it to an authorised caller."""
-    answer = answer_to(engine, verdict)
+    return _said(answer_to(engine, verdict), verdict)
+
+
+def _said(answer: Answer, verdict: Verdict) -> Said:
     record = verdict.key
     return Said(
         verdict.code == "ok",
@@ -545,26 +552,25 @@ def said(engine: Engine, verdict: Verdict) -> Said:
     )
 
 
-def _say(engine: Engine, verdict: Verdict) -> bytes:
+def _say(engine: Engine, compiled: Compiled, verdict: Verdict) -> bytes:
     """``said`` as JSON; what an allowed request's answer says of its key is written once and kept with it."""
     entry = None if verdict.code != "ok" or verdict.key is None else engine.entry(verdict.key)
     if entry is None:
-        return _encode(said(engine, verdict))
+        return _encode(_said(compiled.answers.of(verdict), verdict))
     if entry.said is None:
         record = entry.record
         holding = Holding(record.account_id, record.account, record.account_state)
         entry.said = b'"key":%b,"account":%b' % (_encode(shown.holder(record)), _encode(holding))
-    headers, limits = _say_limits(engine, verdict) if verdict.limits else (_UNCACHED, b"[]")
+    headers, limits = _say_limits(compiled, verdict) if verdict.limits else (_UNCACHED, b"[]")
     stale = b"true" if verdict.stale else b"false"
     return _ALLOWED % (headers, entry.said, limits, stale, verdict.request_id.encode())
 
 
-def _say_limits(engine: Engine, verdict: Verdict) -> tuple[bytes, bytes]:
+def _say_limits(compiled: Compiled, verdict: Verdict) -> tuple[bytes, bytes]:
     """The headers of an allowed request and how its limits stand, as JSON."""
-    legacy = engine.compiled(verdict.keyspace, stale=verdict.stale).keyspace.rate_headers
-    worded = None if legacy else _worded(verdict)
+    worded = None if compiled.keyspace.rate_headers else _worded(verdict)
     if worded is None:
-        return _encode(dict(answer_to(engine, verdict).headers)), _encode(verdict.limits)
+        return _encode(dict(compiled.answers.of(verdict).headers)), _encode(verdict.limits)
     state = verdict.limits[0]
     stands = state.remaining, state.reset_seconds
     return worded.headers % stands, worded.state % stands
