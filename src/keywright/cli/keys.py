@@ -319,19 +319,19 @@ def _verified(
     from keywright.client import Client
 
     if isinstance(installation, Client):
-        said = installation.verification(
+        told = installation.verification(
             {"keyspace": keyspace, "environment": environment, "token": token, "dry_run": True, **asked}
         )
-        return received.verdict(said, installation.clock(), keyspace, asked["scopes"]), said
+        return received.verdict(told, installation.clock(), keyspace, asked["scopes"]), told
     from keywright.installation import new_request_id
     from keywright.model import Ask
     from keywright.schemes import Presented
-    from keywright.server import hot
+    from keywright.server.said import said
 
     ask = Ask(keyspace, environment, **asked, metered=False, recorded=False)
     presented = Presented.of_token(token.encode("utf-8", "replace"))
     verdict = installation.engine.verify(ask, presented, installation.clock(), request_id=new_request_id())
-    return verdict, _plain(hot.said(installation.engine, verdict))
+    return verdict, _plain(said(installation.engine, verdict))
 
 
 def _plain(document: Any) -> Any:

@@ -7,23 +7,18 @@ application behind it, once its caller is known: under ``/v1/`` nothing is answe
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
-from typing import Any, Final, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from keywright import shown
 from keywright.answers import Answer, rate_headers, say_headers
-from keywright.cache import Compiled
-from keywright.credential import LONGEST
 from keywright.desk.grants import Reach, reach_of
 from keywright.engine import Engine, Given
-from keywright.errors import Invalid, KeywrightError, NotFound, Unavailable
+from keywright.errors import Invalid, KeywrightError, Unavailable
 from keywright.installation import Installation, new_request_id
-from keywright.limits import check_cost
-from keywright.model import MANAGEMENT, Actor, Ask, KeyRecord, LimitKind, LimitState, Verdict
-from keywright.schemes import MALFORMED, Presented, Unproven, from_mapping
+from keywright.model import MANAGEMENT, Actor, Ask, KeyRecord, Verdict
 from keywright.server import callers, forward_auth, self_service
 from keywright.server.bodies import BODY_LIMIT, CutOff, TooLarge, accept_json, read_body, refuse_twins
 from keywright.server.callers import Caller
@@ -47,13 +42,13 @@ from keywright.server.problems import (
     respond_problem,
 )
 from keywright.server.proxies import canonical, client_address, is_trusted
+from keywright.server.question import BATCH_ITEMS, MOST_HEADERS, checked, decode, decode_batch
+from keywright.server.said import Said, answer_to, limits_as_lines, said, say
 from keywright.server.watch import Watch
 from keywright.settings import Settings
 
 Asked = TypeVar("Asked")
-MOST_HEADERS: Final = 100
 BATCH_LIMIT: Final = 1024 * 1024
-BATCH_ITEMS: Final = 100
 #: What is answered to nobody in particular: the ways in, and reports of leaks.
 ANYBODY: Final = frozenset(
     [
@@ -67,70 +62,8 @@ HSTS: Final = (b"strict-transport-security", b"max-age=31536000; includeSubDomai
 _VERIFY: Final = ("verify",)
 _HSTS_LINE: Final = lines_of([HSTS])
 _SAID_LINES: Final = lines_of([JSON, NO_STORE, NOSNIFF, (b"content-length", b"%d")])
-#: For what is left of a limit, and for its reset: greater than any (``limits.LARGEST``).
-_PLACES: Final = (10**17 + 1, 10**17 + 2)
 
 log = logging.getLogger("keywright")
-
-
-class VerifyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``POST /v1/verify`` is asked. The credential comes in exactly one of three forms."""
-
-    keyspace: str | None = None
-    environment: str | None = None
-    token: str | None = None
-    id: str | None = None
-    secret: str | None = None
-    headers: dict[str, str] | list[tuple[str, str]] | None = None
-    url: str | None = None
-    scopes: tuple[str, ...] = ()
-    method: str | None = None
-    resource: str | None = None
-    ip: str | None = None
-    cost: int = 1
-    authenticate_only: bool = False
-    dry_run: bool = False  # nothing is charged, counted or recorded
-
-
-class BatchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``POST /v1/verify/batch`` is asked."""
-
-    items: list[VerifyBody]
-
-
-class Holding(msgspec.Struct, frozen=True, gc=False):
-    """Whose a verified key is."""
-
-    id: str
-    username: str
-    state: str
-
-
-class Said(msgspec.Struct, frozen=True):
-    """What ``POST /v1/verify`` answers."""
-
-    valid: bool
-    code: str
-    reason: str
-    status: int
-    headers: dict[str, str]
-    body: str
-    key: shown.Holder | None
-    account: Holding | None
-    limits: tuple[LimitState, ...]
-    stale: bool
-    request_id: str
-
-
-_decode = msgspec.json.Decoder(VerifyBody).decode
-_decode_batch = msgspec.json.Decoder(BatchBody).decode
-_encode = msgspec.json.Encoder().encode
-_UNCACHED: Final = b'{"Cache-Control":"no-store"}'
-#: ``Said`` of an allowed request, its request id one of our own.
-_ALLOWED: Final = (
-    b'{"valid":true,"code":"ok","reason":"ok","status":200,"headers":%b,"body":"",%b,"limits":%b,"stale":%b,'
-    b'"request_id":"%b"}'
-)
 
 
 class Hot:
@@ -233,9 +166,9 @@ class Hot:
         if caller is None or caller.code != "ok" or caller.key is None or caller.key.limits:
             return None
         yield
-        asked = _decode(body)
+        asked = decode(body)
         refuse_twins(body)
-        ask, given = _checked(asked, reach_of(caller.key.binding), "")
+        ask, given = checked(asked, reach_of(caller.key.binding))
         compiled = engine.remembered(ask.keyspace)
         if compiled is None:
             return None
@@ -245,7 +178,8 @@ class Hot:
             return None
         engine.count(own, caller, now)
         yield
-        document = _say(engine, compiled, verdict)
+        entry = None if verdict.key is None else engine.entry(verdict.key)
+        document = say(entry, compiled, verdict)
         return self._secured(200, _SAID_LINES % len(document), document)
 
     def _secured(self, status: int, lines: bytes, body: bytes) -> Reply:
@@ -254,26 +188,26 @@ class Hot:
     # -------------------------------------------------------------------------------------------------- verification
 
     async def _verify(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = await self._question(scope, receive, send, _decode, BODY_LIMIT)
+        found = await self._question(scope, receive, send, decode, BODY_LIMIT)
         if found is None:
             return
         caller, asked = found
-        ask, given = _checked(asked, caller.reach, "")
+        ask, given = checked(asked, caller.reach)
         answer = await self._answer(ask, given, asked.url, scope["keywright.request_id"])
         await respond_json(scope, send, 200, answer)
 
     async def _verify_batch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = await self._question(scope, receive, send, _decode_batch, BATCH_LIMIT)
+        found = await self._question(scope, receive, send, decode_batch, BATCH_LIMIT)
         if found is None:
             return
         caller, batch = found
         if len(batch.items) > BATCH_ITEMS:
             raise Invalid(f"holds more than {BATCH_ITEMS}", path="items")
-        checked = [_checked(item, caller.reach, f"items[{place}].") for place, item in enumerate(batch.items)]
+        asked = [checked(item, caller.reach, f"items[{place}].") for place, item in enumerate(batch.items)]
         request_id = scope["keywright.request_id"]
         answers = [
             await self._answer(ask, given, item.url, f"{request_id}.{place}")
-            for place, (item, (ask, given)) in enumerate(zip(batch.items, checked, strict=True))
+            for place, (item, (ask, given)) in enumerate(zip(batch.items, asked, strict=True))
         ]
         await respond_json(scope, send, 200, {"items": answers})
 
@@ -396,14 +330,7 @@ class Hot:
             lines = entry.lines = lines_of(forward_auth.identity(None, key))
         else:
             lines = entry.lines
-        if not verdict.limits:
-            return lines
-        legacy = gate.compiled.keyspace.rate_headers
-        worded = None if legacy else _worded(verdict)
-        if worded is None:
-            return lines + lines_of(say_headers(rate_headers(verdict, legacy=legacy)))
-        state = verdict.limits[0]
-        return lines + worded.lines % (state.remaining, state.reset_seconds)
+        return lines + limits_as_lines(gate.compiled, verdict) if verdict.limits else lines
 
     async def _gate(self, scope: Scope, now: int) -> tuple[bool, forward_auth.Gate | None]:
         """What ``fresh`` says, and the gate of a path: remembered for as long as its keyspace is."""
@@ -530,99 +457,6 @@ def _gate_name(scope: Scope) -> str:
     return name.decode("latin-1")
 
 
-def said(engine: Engine, verdict: Verdict) -> Said:
-    """A verdict as ``/v1/verify`` says it to an authorised caller."""
-    return _said(answer_to(engine, verdict), verdict)
-
-
-def _said(answer: Answer, verdict: Verdict) -> Said:
-    record = verdict.key
-    return Said(
-        verdict.code == "ok",
-        verdict.code,
-        verdict.reason,
-        answer.status,
-        dict(answer.headers),
-        answer.body.decode(),
-        None if record is None else shown.holder(record),
-        None if record is None else Holding(record.account_id, record.account, record.account_state),
-        verdict.limits,
-        verdict.stale,
-        verdict.request_id,
-    )
-
-
-def _say(engine: Engine, compiled: Compiled, verdict: Verdict) -> bytes:
-    """``said`` as JSON; what an allowed request's answer says of its key is written once and kept with it."""
-    entry = None if verdict.code != "ok" or verdict.key is None else engine.entry(verdict.key)
-    if entry is None:
-        return _encode(_said(compiled.answers.of(verdict), verdict))
-    if entry.said is None:
-        record = entry.record
-        holding = Holding(record.account_id, record.account, record.account_state)
-        entry.said = b'"key":%b,"account":%b' % (_encode(shown.holder(record)), _encode(holding))
-    headers, limits = _say_limits(compiled, verdict) if verdict.limits else (_UNCACHED, b"[]")
-    stale = b"true" if verdict.stale else b"false"
-    return _ALLOWED % (headers, entry.said, limits, stale, verdict.request_id.encode())
-
-
-def _say_limits(compiled: Compiled, verdict: Verdict) -> tuple[bytes, bytes]:
-    """The headers of an allowed request and how its limits stand, as JSON."""
-    worded = None if compiled.keyspace.rate_headers else _worded(verdict)
-    if worded is None:
-        return _encode(dict(compiled.answers.of(verdict).headers)), _encode(verdict.limits)
-    state = verdict.limits[0]
-    stands = state.remaining, state.reset_seconds
-    return worded.headers % stands, worded.state % stands
-
-
-class _Worded(NamedTuple):
-    """What answers say of one limit, with places for what is left of it and in how many seconds it starts anew."""
-
-    lines: bytes  # headers, as they stand on the wire
-    headers: bytes  # all headers of an allowed request, as JSON
-    state: bytes  # ``limits``, as JSON
-
-
-def _worded(verdict: Verdict) -> _Worded | None:
-    """How to say a verdict's limits, where that is simple: there is one, and it starts anew."""
-    if len(verdict.limits) != 1:
-        return None
-    state = verdict.limits[0]
-    return _wording(state.name, state.kind, state.limit, state.per) if state.reset_seconds else None
-
-
-@lru_cache(maxsize=1_000)
-def _wording(name: str, kind: LimitKind, limit: int, per: str | int | None) -> _Worded:
-    """Said as everything is said, of numbers that no limit can have; where they stand are the places."""
-    state = LimitState(name, kind, limit, per, *_PLACES)
-    headers = rate_headers(Verdict("ok", "ok", "", 0, limits=(state,)))
-    said = lines_of(say_headers(headers)), _encode(dict([*headers, ("Cache-Control", "no-store")]))
-    return _Worded(*map(_with_places, (*said, _encode((state,)))))
-
-
-def _with_places(text: bytes) -> bytes:
-    text = text.replace(b"%", b"%%")
-    for number in _PLACES:
-        text = text.replace(b"%d" % number, b"%d")
-    return text
-
-
-def answer_to(engine: Engine, verdict: Verdict) -> Answer:
-    """What the client is answered with."""
-    try:
-        return engine.compiled(verdict.keyspace, stale=verdict.code == "unavailable").answers.of(verdict)
-    except Unavailable:
-        # The keyspace itself cannot be read: say so in the plain shape.
-        headers = [
-            ("Retry-After", "1"),
-            ("Cache-Control", "no-store"),
-            ("Content-Type", "application/problem+json"),
-        ]
-        body = _encode({"code": "unavailable", "status": 503, "request_id": verdict.request_id})
-        return Answer(503, headers, body)
-
-
 async def read_and_pass(scope: Scope, receive: Receive, send: Send, app: App) -> None:
     """Read a body within its limit, refuse what is not acceptable JSON, and hand the request on with it."""
     try:
@@ -666,54 +500,6 @@ def _target(scope: Scope) -> bytes:
     return target
 
 
-def _checked(asked: VerifyBody, reach: Reach, at: str) -> tuple[Ask, Given]:
-    keyspace = reach.needs("keyspace", asked.keyspace)
-    if keyspace is None:
-        raise Invalid("is needed", path=f"{at}keyspace")
-    if keyspace == MANAGEMENT:
-        raise NotFound(f"there is no keyspace {MANAGEMENT!r}")
-    for scope in asked.scopes:
-        if not scope or len(scope) > 200:
-            raise Invalid("has an empty or over-long name", path=f"{at}scopes")
-    ask = Ask(
-        keyspace,
-        reach.needs("environment", asked.environment),
-        asked.scopes,
-        None if asked.method is None else asked.method.upper()[:20],
-        None if asked.resource is None else asked.resource[:200],
-        canonical(asked.ip) if asked.ip else None,
-        check_cost(asked.cost, path=f"{at}cost"),
-        asked.authenticate_only,
-        metered=not asked.dry_run,
-        account=reach.account,
-        recorded=not asked.dry_run,
-    )
-    return ask, _given(asked, at)
-
-
-def _given(asked: VerifyBody, at: str) -> Given:
-    pair = asked.id is not None or asked.secret is not None
-    if (asked.token is not None) + pair + (asked.headers is not None) != 1:
-        raise Invalid("comes in exactly one form: token, id and secret, or headers", path=f"{at}token")
-    if asked.headers is not None:
-        if len(asked.headers) > MOST_HEADERS:
-            raise Invalid(f"are more than {MOST_HEADERS}", path=f"{at}headers")
-        return from_mapping(asked.headers)
-    if asked.token is not None:
-        return _plain(asked.token, None)
-    return _plain(asked.id or "", asked.secret or "")
-
-
-def _plain(first: str, second: str | None) -> Presented | Unproven:
-    try:
-        left, right = first.encode("ascii"), None if second is None else second.encode("ascii")
-    except UnicodeEncodeError:
-        return MALFORMED
-    if len(left) > LONGEST or len(right or b"") > LONGEST:
-        return MALFORMED
-    return Presented.of_token(left) if right is None else Presented.of_pair(left, right)
-
-
 def _headers_of(answer: Answer) -> Pairs:
     return [*say_headers(answer.headers), (b"content-length", b"%d" % len(answer.body))]
 
@@ -729,4 +515,4 @@ def _with_hsts(send: Send) -> Send:
     return sending
 
 
-__all__ = ["Hot", "VerifyBody", "answer_to", "said"]
+__all__ = ["Hot"]

@@ -7,7 +7,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from keywright.errors import CODES
-from keywright.server.hot import ANYBODY, BatchBody, VerifyBody
+from keywright.server.hot import ANYBODY
+from keywright.server.question import BatchBody, VerifyBody
 
 _PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
