@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from html import escape as _escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,9 @@ from keywright.credential import new_secret, random_base62, spell_token
 from keywright.misuse import RULES, Signal, Tracker
 from keywright.model import Alert, Threshold
 from keywright.testing import Clock
+from people import as_person, begin
 from surfaces import Door, manager, server
+from test_webhooks import Receiver, courier_of, hooked, verified
 
 pytestmark = pytest.mark.stores
 
@@ -35,6 +38,11 @@ def found(kw: Keywright) -> list[Alert]:
 def wrong(issued: Issued) -> dict[str, str]:
     """The key's id with another secret, and a checksum that fits."""
     return {"Authorization": f"Bearer {spell_token(issued.key.id, new_secret())}"}
+
+
+def escape(text: str) -> str:
+    """As a page shows it."""
+    return _escape(text).replace("&#x27;", "&#39;")
 
 
 def stranger() -> dict[str, str]:
@@ -187,6 +195,31 @@ def test_a_scenario_raises_one_alert(kw: Keywright, key: Issued, clock: Clock, r
     assert set(alert.evidence) - ALWAYS == documented(rule)
     assert key.credential.token.reveal()[-38:-6] not in json.dumps(alert.evidence)
     assert found(kw) == [alert]
+
+
+@pytest.mark.requirement("X-19", "B-17", "B-18")
+@pytest.mark.parametrize("rule", SCENARIOS)
+def test_a_scenario_reaches_whom_it_concerns(kw: Keywright, key: Issued, clock: Clock, rule: str) -> None:
+    """What a rule is about comes to a receiver once, as the reference package verifies, and stands in the console."""
+    hook, receiver = hooked(kw, events=["alert.raised"]), Receiver(clock)
+    SCENARIOS[rule].act(kw, key, clock)
+    (alert,) = found(kw)
+    for _ in range(2):
+        courier_of(kw, clock, receiver).round()
+
+    (sent,) = receiver.got
+    assert verified(hook.secret.reveal(), sent)
+    assert sent.json["type"] == "alert.raised"
+    said = sent.json["data"]["alert"]
+    assert (said["id"], said["rule"], said["key"]) == (alert.id, rule, alert.key_id or None)
+    assert (said["says"], said["act"]) == (RULES[rule].sentence, RULES[rule].act)
+    assert said["evidence"] | SCENARIOS[rule].evidence == said["evidence"]
+    operator, admin = (as_person(kw, begin(kw, role)) for role in ("operator", "admin"))
+    with Door(server(kw)) as door:
+        everything = door.get("/console/operator/alerts", operator).body.decode()
+        ours = door.get("/console/@globex/alerts", admin).body.decode()
+    assert [alert.id in page for page in (everything, ours)] == [True, SCENARIOS[rule].names]
+    assert escape(RULES[rule].sentence) in everything
 
 
 @pytest.mark.requirement("X-19")

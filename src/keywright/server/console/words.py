@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from keywright import hygiene, limits, reasons
+from keywright.desk.quotas import Spent
 from keywright.model import Key, Keyspace, Limit
 from keywright.schemes import SCHEMES
 
@@ -217,6 +218,14 @@ def refusal(code: str, reason: str) -> str:
 def limit(one: Limit) -> str:
     """A limit, as it is typed."""
     return limits.spell(one)
+
+
+def spent(one: Spent) -> str:
+    """How much of a quota, or of credits, is used, and whose they are if not the key's own."""
+    of = f"{one.limit.limit:,} credits" if one.limit.kind == "credits" else limits.spell(one.limit)
+    if one.subject.startswith("account:"):
+        of += ", with the account's other keys"
+    return f"{one.used:,} of {of}"
 
 
 def status(key: Key, now: int) -> Status:
