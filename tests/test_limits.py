@@ -367,3 +367,13 @@ def test_how_much_is_taken_ahead(limit: int, rest: int, workers: int, size: int)
     """A hundredth, shared among the workers, at least two and at most a million, and nothing near the end."""
     assert limits.block(limit, rest, workers=workers, others=0, own=0) == size
     assert limits.block(limit, rest, workers=workers, others=limit // 100, own=0) == 0
+
+
+@pytest.mark.parametrize(
+    ("workers", "others", "own", "size"),
+    [(2, 30, 20, 30), (1, 30, 20, 50), (1, 0, 20, 80), (2, 90, 5, 5), (2, 0, 49, 0)],
+)
+def test_what_is_held_already_counts(workers: int, others: int, own: int, size: int) -> None:
+    """What a worker holds is taken from its share, and what all hold from the hundredth."""
+    assert limits.block(10_000, 10_000, workers=workers, others=others, own=own) == size
+    assert limits.refill_below(size) == size // 4
