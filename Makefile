@@ -1,6 +1,6 @@
 # make run    a throw-away installation of five key systems, with ready-to-paste curl lines
 # make test   every test
-# make check  format, lint, types, import rules, docs
+# make check  format, lint, types, import rules, docs, and no credential in the repository
 # make help   all of them
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -37,12 +37,12 @@ browser:
 test: $(READY) browser ## every test
 	@$(RUN)/pytest -n logical --maxprocesses 4 --dist worksteal
 
-check: $(READY) ## format, lint, types, import rules, docs
+check: $(READY) ## format, lint, types, import rules, docs, no credential in the repository
 	@$(RUN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(RUN)/ruff check --quiet .
 	@$(RUN)/mypy --no-error-summary
 	@said=$$($(RUN)/lint-imports --no-logo) || { echo "$$said"; exit 1; }
-	@$(RUN)/pytest tests/test_docs.py
+	@$(RUN)/pytest tests/test_docs.py tests/test_repository.py
 
 bench: $(READY) ## measure, and write docs/benchmarks.md and .json
 	@code=0; PYTHONPATH=tests $(RUN)/python bench/run.py || code=$$?; PYTHONPATH=tests $(RUN)/python bench/fleet.py || code=$$?; exit $$code

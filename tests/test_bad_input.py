@@ -328,6 +328,7 @@ def test_a_credential_in_the_address_opens_nothing(ports: Ports, target: str) ->
     assert ports.ask(request("GET", target.format(path="/v1/keys", **filled)))[0] in (400, 401, 404)
 
 
+@pytest.mark.requirement("F-04")
 def test_a_credential_in_the_body_opens_nothing(ports: Ports) -> None:
     """A right credential as form fields, as JSON or as a cookie is not looked at."""
     right = token(ports.key)

@@ -236,13 +236,17 @@ def test_every_event_is_explained() -> None:
 
 
 def test_every_rule_of_misuse_is_explained() -> None:
-    """``docs/misuse.md`` has every rule with its severity, sentence, bounds and act; its evidence is test_misuse's to hold."""
+    """``docs/misuse.md`` has every rule with its severity, sentence, bounds, act and advice; evidence is test_misuse's to hold."""
     explained = rows(section(read("docs/misuse.md"), "The rules"), 6)
 
     assert {name: [*cells[:3], cells[4]] for name, cells in explained.items()} == {
         name: [rule.severity, rule.sentence, _bounds(name), rule.act] for name, rule in misuse.RULES.items()
     }
     assert {rule.bounds.quiet for rule in misuse.RULES.values()} == {86_400}
+    advised = rows(section(read("docs/misuse.md"), "Alerts"), 2)
+    assert {name: cells[0] for name, cells in advised.items()} == {
+        name: misuse.advice(name, "KEY_ID", "acme") for name in misuse.RULES
+    }
 
 
 def _bounds(name: str) -> str:

@@ -51,6 +51,7 @@ def test_what_does_not_work_wants_nothing(kw: Keywright, state: str) -> None:
     assert told(key, created_at=NOW - 2 * OLD, expires_at=None, state=state) == set()
 
 
+@pytest.mark.requirement("P-33")
 def test_a_list_holds_what_is_found(kw: Keywright, clock: Clock) -> None:
     """For every finding the list has exactly the keys of which it holds, in each order, page by page, with what was used."""
     made = [make(kw, name="Old", access="read_only", expires_at=clock() + 3 * OLD)]

@@ -108,7 +108,8 @@ def test_the_policy_is_carried_out_once(kw: Keywright, key: Issued, door: Door, 
     sent = [json.loads(one.body) for one in kw.installation.webhooks.deliveries(endpoint.id).items]
     leak = next(one["data"] for one in sent if one["type"] == "key.leaked")
     assert sorted(one["type"] for one in sent) == ["alert.raised", "key.leaked"]
-    assert leak["leak"] == {"policy": policy, "secret": 1, "url": "https://paste.example/1"}
+    where = {"secret": 1, "secrets": [1], "url": "https://paste.example/1"}
+    assert leak["leak"] == {"policy": policy} | where
     assert leak["key"]["state"] == {"notify": "active"}.get(policy, POLICIES[policy])
     assert token(key)[-38:-6] not in json.dumps(sent) + json.dumps(alert.evidence)
 
@@ -250,6 +251,54 @@ def test_the_secret_that_came_after_is_news(kw: Keywright, clock: Clock, door: D
 
     (second, _) = kw.installation.alerts.list().items
     assert (second.state, second.key_id, second.evidence["secret"]) == ("open", issued.key.id, 2)
+
+
+@pytest.mark.requirement("X-19")
+@pytest.mark.parametrize("policy", POLICIES)
+def test_two_secrets_of_one_key_are_one_leak(kw: Keywright, key: Issued, door: Door, policy: str) -> None:
+    """Mid-rotation both secrets in one report are one act, one entry, one webhook and one alert, which name both."""
+    apply(kw, policy)
+    kw.installation.webhooks.create(url="https://hooks.example.com/", events=["key.leaked", "alert.raised"])
+    renewed = kw.keys.rotate(key.key.id, grace_seconds=3600)
+    report(door, token(key), token(renewed), url="https://paste.example/x")
+    kw.installation.lookout.round()
+    kw.installation.lookout.round()
+    kw.installation.courier._carry()
+
+    stopped = {"notify": [], "disable": ["key.disable"], "invalidate": ["key.invalidate"]}[policy]
+    assert told(kw, key) == ["key.rotate", "key.leaked", *stopped]
+    (alert,) = kw.installation.alerts.list().items
+    shown = {"secret": 2, "secrets": [1, 2], "policy": policy, "urls": ["https://paste.example/x"]}
+    assert alert.evidence | shown == alert.evidence
+    (endpoint,) = kw.installation.webhooks.list().items
+    sent = [json.loads(one.body) for one in kw.installation.webhooks.deliveries(endpoint.id).items]
+    assert sorted(one["type"] for one in sent) == ["alert.raised", "key.leaked"]
+    assert next(one["data"]["leak"]["secrets"] for one in sent if "leak" in one["data"]) == [1, 2]
+
+
+@pytest.mark.parametrize("policy", ["notify", "disable"])
+def test_a_second_secret_that_is_reported_meanwhile_is_told_of(
+    kw: Keywright, key: Issued, clock: Clock, door: Door, policy: str
+) -> None:
+    """A secret that is reported before the other's report was seen to, and after, is in an entry and an alert of its own."""
+    apply(kw, policy)
+    renewed = kw.keys.rotate(key.key.id, grace_seconds=3600)
+    seen_to = kw.installation.leaks._keys.leaked
+
+    def slow(*given: Any, **more: Any) -> Any:
+        kw.installation.leaks._keys.leaked = seen_to
+        report(door, token(renewed))
+        clock.advance(seconds=1)
+        return seen_to(*given, **more)
+
+    kw.installation.leaks._keys.leaked = slow
+    report(door, token(key))
+    kw.installation.lookout.round()
+    kw.installation.lookout.round()
+
+    entries = kw.installation.trail.list(target=key.key.id, action="key.leaked").items
+    assert [one["detail"]["secrets"] for one in entries] == [[2], [1]]
+    assert [one.evidence["secrets"] for one in kw.installation.alerts.list().items] == [[2], [1]]
 
 
 def test_a_leaked_management_key_is_told_of(kw: Keywright, door: Door) -> None:

@@ -338,3 +338,42 @@ def test_how_a_limit_stands(used: int, reset: int | None, remaining: int, second
 
     assert (stands.name, stands.kind, stands.limit, stands.per) == ("quota-day", "quota", 5, "day")
     assert (stands.remaining, stands.reset_seconds) == (remaining, seconds)
+
+
+# ------------------------------------------------------------------------------------------------------ the numbers said
+
+
+def test_the_numbers_that_are_promised() -> None:
+    """The largest limit, a window's sixty buckets and where credits begin are those that are written down."""
+    assert parse("999999999999999/day").limit == 999_999_999_999_999
+    with pytest.raises(Invalid):
+        parse("1000000000000000/day")
+    assert bucket_width(parse("rate:5/1m")) == SECOND
+    assert period_start(parse("credits:5"), instant_of(datetime(2027, 1, 15, tzinfo=UTC))) == 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "rest", "workers", "size"),
+    [
+        (10_000, 400, 4, 0),  # a hundred calls for each are not left
+        (10_000, 401, 4, 25),
+        (10_000, 10_000, 1, 100),
+        (800, 800, 4, 2),
+        (799, 799, 4, 0),  # a block of one is none
+        (10**12, 10**12, 1, 1_000_000),
+    ],
+)
+def test_how_much_is_taken_ahead(limit: int, rest: int, workers: int, size: int) -> None:
+    """A hundredth, shared among the workers, at least two and at most a million, and nothing near the end."""
+    assert limits.block(limit, rest, workers=workers, others=0, own=0) == size
+    assert limits.block(limit, rest, workers=workers, others=limit // 100, own=0) == 0
+
+
+@pytest.mark.parametrize(
+    ("workers", "others", "own", "size"),
+    [(2, 30, 20, 30), (1, 30, 20, 50), (1, 0, 20, 80), (2, 90, 5, 5), (2, 0, 49, 0)],
+)
+def test_what_is_held_already_counts(workers: int, others: int, own: int, size: int) -> None:
+    """What a worker holds is taken from its share, and what all hold from the hundredth."""
+    assert limits.block(10_000, 10_000, workers=workers, others=others, own=own) == size
+    assert limits.refill_below(size) == size // 4

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from html import escape as _escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +13,15 @@ import pytest
 from conftest import again, bearer, make
 from keywright import Issued, Keywright, ProfileError, misuse, profiles
 from keywright import meter as meters
+from keywright.cli import doctor, keys, management_keys
 from keywright.credential import new_secret, random_base62, spell_token
 from keywright.misuse import RULES, Signal, Tracker
 from keywright.model import Alert, Threshold
+from keywright.post import Outcome
 from keywright.testing import Clock
+from people import as_person, begin
 from surfaces import Door, manager, server
+from test_webhooks import Receiver, courier_of, hooked, verified
 
 pytestmark = pytest.mark.stores
 
@@ -35,6 +40,11 @@ def found(kw: Keywright) -> list[Alert]:
 def wrong(issued: Issued) -> dict[str, str]:
     """The key's id with another secret, and a checksum that fits."""
     return {"Authorization": f"Bearer {spell_token(issued.key.id, new_secret())}"}
+
+
+def escape(text: str) -> str:
+    """As a page shows it."""
+    return _escape(text).replace("&#x27;", "&#39;")
 
 
 def stranger() -> dict[str, str]:
@@ -163,7 +173,7 @@ ALWAYS = {"reasons", "addresses", "networks", "requests", "environments", "key_n
 def documented(rule: str) -> set[str]:
     """What ``docs/misuse.md`` says that the evidence of a rule has besides."""
     page = Path(__file__).parent.parent / "docs" / "misuse.md"
-    (line,) = [line for line in page.read_text().splitlines() if line.startswith(f"| `{rule}` |")]
+    line, _advice = [line for line in page.read_text().splitlines() if line.startswith(f"| `{rule}` |")]
     return set(re.findall(r"`(\w+)`", line.split("|")[5]))
 
 
@@ -181,12 +191,65 @@ def test_a_scenario_raises_one_alert(kw: Keywright, key: Issued, clock: Clock, r
     scenario.act(kw, key, clock)
 
     (alert,) = found(kw)
-    assert (alert.rule, alert.state, alert.severity, alert.act) == (rule, "open", *RULES[rule][1:3])
+    assert (alert.rule, alert.state, alert.severity, alert.act) == (rule, "open", *RULES[rule][2:4])
     assert (alert.key_id, alert.account) == ((key.key.id, "globex") if scenario.names else ("", None))
     assert alert.evidence | scenario.evidence == alert.evidence
     assert set(alert.evidence) - ALWAYS == documented(rule)
     assert key.credential.token.reveal()[-38:-6] not in json.dumps(alert.evidence)
     assert found(kw) == [alert]
+
+
+@pytest.mark.requirement("X-19", "B-17", "B-18")
+@pytest.mark.parametrize("rule", SCENARIOS)
+def test_a_scenario_reaches_whom_it_concerns(kw: Keywright, key: Issued, clock: Clock, rule: str) -> None:
+    """What a rule is about comes to a receiver once, as the reference package verifies, and stands in the console."""
+    hook, receiver = hooked(kw, events=["alert.raised"]), Receiver(clock)
+    SCENARIOS[rule].act(kw, key, clock)
+    (alert,) = found(kw)
+    for _ in range(2):
+        courier_of(kw, clock, receiver).round()
+
+    (sent,) = receiver.got
+    assert verified(hook.secret.reveal(), sent)
+    assert sent.json["type"] == "alert.raised"
+    said = sent.json["data"]["alert"]
+    assert (said["id"], said["rule"], said["key"]) == (alert.id, rule, alert.key_id or None)
+    assert (said["says"], said["act"]) == (RULES[rule].sentence, RULES[rule].act)
+    assert said["advice"] == misuse.advice(rule, alert.key_id, alert.keyspace)
+    assert said["evidence"] | SCENARIOS[rule].evidence == said["evidence"]
+    operator = as_person(kw, begin(kw, "operator"))
+    with Door(server(kw)) as door:
+        page = door.get("/console/operator/alerts", operator).body.decode()
+    for text in (alert.id, said["says"], said["advice"]):
+        assert escape(text) in page
+
+
+@pytest.mark.sqlite_only("no database has a part in it")
+def test_what_is_advised_can_be_typed() -> None:
+    """Every command that an advice names is one of ours, with its options, and for management keys it is theirs."""
+    typed = set()
+    for nouns, keyspace in ((keys.command, "every"), (management_keys.command, "keywright")):
+        for rule in RULES:
+            text = misuse.advice(rule, "KEY", keyspace)
+            assert "{" not in text
+            for verb, option in re.findall(rf"keywright {nouns.name} ([a-z]+) KEY( --[a-z]+)?", text):
+                known = {said for one in nouns.commands[verb].params for said in one.opts}
+                assert option.strip() in {*known, ""}
+                typed.add((nouns.name, verb))
+            assert text.count("keywright ") == text.count(f"keywright {nouns.name} ")
+    assert typed == {(noun, verb) for noun in ("keys", "management-keys") for verb in ("rotate", "disable")}
+
+
+def test_an_alert_is_logged(
+    kw: Keywright, key: Issued, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new alert is a line of the log that says what, of which key and whose; what goes on is none."""
+    _wrong_user(kw, key, clock)
+    (alert,) = found(kw)
+    _wrong_user(kw, key, clock)
+    found(kw)
+    lines = [one.message for one in caplog.records if one.message.startswith("alert ")]
+    assert lines == [f"alert {alert.id}: medium wrong_user of {key.key.id}, account globex"]
 
 
 @pytest.mark.requirement("X-19")
@@ -406,3 +469,21 @@ def test_webhooks_are_told(kw: Keywright) -> None:
     assert sent[1]["data"]["alert"]["evidence"]["reasons"] == {"invalidated": 1}
     told = [json.loads(one.body)["type"] for one in installation.webhooks.deliveries(other.id).items]
     assert "alert.raised" not in told
+
+
+def test_doctor_says_what_waits_for_somebody(kw: Keywright, clock: Clock) -> None:
+    """The check-up says how many alerts are open, how bad, and how many messages no endpoint has taken yet."""
+    installation = kw.installation
+    assert (doctor._alerts(installation), doctor._webhooks(installation)) == ("none open", "none")
+    hooked(kw)
+    receiver = Receiver(clock, lambda _sent: Outcome(500))
+    _raised(kw)
+    courier_of(kw, clock, receiver).round()
+    alert = found(kw)[0]
+    said = "1 active; 1 to be sent again"
+    assert (doctor._alerts(installation), doctor._webhooks(installation)) == (
+        "open: 1 medium (keywright alerts list --state open)",
+        said,
+    )
+    installation.alerts.acknowledge(alert.id)
+    assert doctor._alerts(installation) == "none open"

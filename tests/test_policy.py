@@ -96,6 +96,15 @@ def test_what_comes_first_hides_what_follows(first: int) -> None:
     assert with_all([wrong for wrong, _ in WRONG[first:]]) == WRONG[first][1]
 
 
+@pytest.mark.security("T-17")
+def test_a_call_for_one_account_knows_no_others_key() -> None:
+    """Where the caller speaks for an account, another's key is like an unknown one, whatever its state; its own passes."""
+    for state in ("active", "invalidated", "disabled"):
+        told = decided(key(state=state, account_state="suspended"), ask(account="initech"))
+        assert told == Decision("invalid", "wrong_account", known=False)
+    assert decided(key(), ask(account="globex")) == decided(key()) == Decision("ok", "ok", known=True)
+
+
 @given(st.sets(st.integers(0, len(WRONG) - 1), min_size=1))
 @settings(max_examples=200, deadline=None)
 def test_any_two_or_more_wrongs_keep_the_order(which: set[int]) -> None:

@@ -1,9 +1,13 @@
 """Keyspace definitions: the six that ship, and every way in which one can be refused."""
 
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from conftest import EVERY
-from keywright import profiles
+from conftest import EVERY, bearer, make
+from keywright import Conflict, Keywright, profiles
 from keywright.credential import OTHERS_PREFIXES
 from keywright.errors import ProfileError
 from keywright.model import ExpiryPolicy, Keyspace, Limit
@@ -356,3 +360,49 @@ def test_broken_toml_names_the_line(toml: str, line: int) -> None:
 def test_hostile_toml_is_refused_like_any_other(toml: str) -> None:
     """Numbers without end, deep nesting and plain garbage are a refusal, and not an error of ours."""
     assert str(refused(toml))
+
+
+@pytest.mark.security("R-37")
+@pytest.mark.stores
+def test_a_bad_definition_under_load_changes_nothing(kw: Keywright) -> None:
+    """Definitions that are refused, one after another while four threads verify, fail no request, and the old one stays; a good
+    one then holds at the next call, under the same load."""
+    bad = {
+        "not TOML": "name = ",
+        "nothing": "",
+        "another prefix": EVERY.replace('name = "every"', 'name = "every"\nprefix = "other"', 1),
+        "an unknown scheme": EVERY.replace('"bearer"', '"carrier-pigeon"', 1),
+        "an unknown key": EVERY.replace('title = "Every"', 'titel = "Every"', 1),
+        "bounds that are absurd": EVERY + "\n[misuse.guessed]\ntimes = 0\n",
+    }
+    place = {"keyspace": "every", "environment": "production", "method": "GET"}
+    key, codes, stop = make(kw), Counter[str](), threading.Event()
+    before = kw.keyspaces.get("every")
+
+    def load() -> Counter[str]:
+        found: Counter[str] = Counter()
+        while not stop.is_set():
+            found[kw.verify(bearer(key), **place).code] += 1
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        loads = [pool.submit(load) for _ in range(4)]
+        for source in bad.values():
+            with pytest.raises((ProfileError, Conflict)) as told:
+                kw.keyspaces.apply(source)
+            assert str(told.value)
+            assert kw.keyspaces.get("every") == before
+        without = EVERY.replace('"bearer", ', "", 1)
+        kw.keyspaces.apply(without)
+        assert kw.verify(bearer(key), **place).code == "missing"
+        kw.keyspaces.apply(EVERY)
+        assert kw.verify(bearer(key), **place).code == "ok"
+        stop.set()
+        for one in loads:
+            codes += one.result()
+
+    assert set(codes) <= {"ok", "missing"}
+    assert codes["ok"] > 0
+    assert [entry["action"] for entry in kw.installation.trail.list(target="every", limit=2).items] == [
+        "keyspace.apply"
+    ] * 2

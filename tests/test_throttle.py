@@ -7,6 +7,7 @@ import pytest
 from conftest import again, bearer, make
 from keywright import Issued, Keywright
 from keywright.credential import new_secret, random_base62, spell_token
+from keywright.misuse import RULES
 from keywright.roll import LEAST, Roll
 from keywright.testing import Clock
 from keywright.throttle import MOST, Allowance, Throttle, source_of
@@ -73,6 +74,29 @@ def test_a_source_over_its_limit_costs_no_look_up(kw: Keywright, key: Issued) ->
     for issued in (cold, key, make(kw)):
         assert kw.verify(bearer(issued), **EVERY).code == "ok"
         assert kw.verify(guess(issued), **EVERY).reason == "wrong_secret"
+
+
+@pytest.mark.requirement("X-18")
+@pytest.mark.security("T-23")
+def test_two_workers_allow_twice_as_much_and_no_more(kw: Keywright, key: Issued, clock: Clock) -> None:
+    """Each worker counts for itself: of a source's failures at two of them twice the limit pass, whoever gets how many; the
+    rule of guessing counts both together, and both serve the right secret."""
+    times = RULES["guessed"].bounds.times
+    with again(kw, clock=kw.installation.clock) as other:
+        workers = kw, other
+        for n in range(5 * MOST_FAILURES):
+            assert workers[n % 3 == 0].verify(guess(key), **EVERY).reason == "wrong_secret"
+            if n == times - 1:
+                for worker in workers:
+                    worker.installation.meter.settle()
+                kw.installation.lookout.round()
+        throttled = [worker.installation.throttle.throttled for worker in workers]
+
+        assert 5 * MOST_FAILURES - sum(throttled) == 2 * MOST_FAILURES
+        assert all(worker.installation.throttle.over(clock()) == 1 for worker in workers)
+        assert all(worker.verify(bearer(key), **EVERY).code == "ok" for worker in workers)
+    (alert,) = kw.installation.alerts.list().items
+    assert (alert.rule, alert.count) == ("guessed", times)
 
 
 @pytest.mark.security("T-26")

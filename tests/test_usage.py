@@ -1,5 +1,6 @@
 """Usage as it is reported: what was counted, by whom, adding up whichever way it is cut."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from keywright import Issued, Keywright
 from keywright.model import Ask
 from keywright.schemes import from_mapping
 from keywright.testing import Clock
+from people import as_person, begin
 from processes import Folder
 from surfaces import Door, manager, server
 
@@ -193,6 +195,38 @@ def test_the_only_environment_is_named(kw: Keywright, door: Door) -> None:
 
     found = report(door, kw, "by=total&group=environment&keyspace=single")["items"]
     assert [(item["value"], item["count"]) for item in found] == [("production", 2)]
+
+
+def cells(page: str, heading: str) -> dict[str, tuple[int, int]]:
+    """The rows of a page's table: let in and refused."""
+    table = page.split(f">{heading}<", 1)[1].split("</table>", 1)[0]
+    found = re.findall(
+        r"<tr><td>(.*?)</td><td class=\"right\">(.*?)</td><td class=\"right\">(.*?)</td></tr>", table
+    )
+    return {re.sub(r"<[^>]+>", "", name).strip(): (int(ok), int(no)) for name, ok, no in found}
+
+
+@pytest.mark.requirement("B-13", "B-14", "B-15")
+def test_the_console_shows_exactly_that(door: Door, kw: Keywright, clock: Clock) -> None:
+    """Seven calls with one key and three with another are shown by day, key, resource and answer, and against their quota."""
+    admin = as_person(kw, begin(kw, "admin"))
+    one, other = make(kw, name="One", limits=["5/day", "credits:100"]), make(kw, name="Other")
+    for n in range(7):
+        use(kw, one, "/things" if n % 2 else "/things/{id}")
+    for _ in range(3):
+        use(kw, other, "/things")
+    kw.installation.meter.settle()
+
+    page = door.get("/console/@globex/usage?keyspace=every", admin).body.decode()
+    assert "10 requests in thirty days" in page
+    days = {day: counts for day, counts in cells(page, "By day, in UTC").items() if counts != (0, 0)}
+    assert days == {"15 January 2027": (8, 2)}
+    assert cells(page, "By key") == {f"One {one.key.id}": (5, 2), f"Other {other.key.id}": (3, 0)}
+    assert cells(page, "By resource") == {"/things": (5, 1), "/things/{id}": (3, 1)}
+    assert cells(page, "By answer") == {"ok": (8, 0), "quota_exhausted": (0, 2)}
+    shown = door.get(f"/console/@globex/every/keys/{one.key.id}", admin).body.decode()
+    assert re.findall(r'"mark">([^<]+ of [^<]+)<', shown) == ["5 of 5/day", "5 of 100 credits"]
+    assert "Used of them" not in door.get(f"/console/@globex/every/keys/{other.key.id}", admin).body.decode()
 
 
 @pytest.mark.requirement("B-13")

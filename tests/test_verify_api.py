@@ -544,6 +544,7 @@ def test_a_cookie_changes_nothing(door: Door, key: Issued, caller: dict[str, str
     refused(verify(door, cookie, question(key)), 401, "missing")
 
 
+@pytest.mark.requirement("P-28")
 def test_browsers_are_not_invited(door: Door, key: Issued, caller: dict[str, str]) -> None:
     """No answer of any door has a CORS header, to a preflight neither."""
     origin = {

@@ -21,7 +21,7 @@ from keywright.courier import MOST_A_SECOND, SCHEDULE, Courier, Pace
 from keywright.desk.calendar import Calendar
 from keywright.desk.grants import Reach
 from keywright.desk.quotas import Quotas
-from keywright.model import Endpoint, IssuedEndpoint
+from keywright.model import Actor, Endpoint, IssuedEndpoint
 from keywright.post import Closed, Outcome, Post
 from keywright.store import deliveries, webhooks
 from keywright.testing import Clock
@@ -748,6 +748,29 @@ def test_a_test_is_sent(kw: Keywright, courier: Courier, receiver: Receiver) -> 
     desk.disable(endpoint.endpoint.id)
     with pytest.raises(Conflict, match="disabled"):
         desk.test(endpoint.endpoint.id)
+
+
+@pytest.mark.requirement("X-13")
+def test_what_is_sent_on_somebodys_word_is_in_the_trail(
+    kw: Keywright, clock: Clock, courier: Courier, receiver: Receiver
+) -> None:
+    """A test, a challenge that is repeated and a redelivery are told of, by whom; one that is refused is not."""
+    desk, who = kw.installation.webhooks, Actor("person", "pe_ana")
+    ours, pending = hooked(kw).endpoint.id, hooked(kw, reach=CONFINED).endpoint.id
+    clock.advance(minutes=2)
+    sent = [desk.test(ours, actor=who), desk.test(pending, actor=who, reach=CONFINED)]
+    with pytest.raises(Conflict):
+        desk.test(pending, actor=who, reach=CONFINED)
+    desk.redeliver(ours, since=clock(), actor=who)
+    with pytest.raises(Conflict):
+        desk.redeliver(pending, since=clock(), actor=who, reach=CONFINED)
+
+    entries = [one for one in kw.installation.trail.list().items if one["actor_id"] == "pe_ana"]
+    assert [(one["action"], one["target_id"], one["detail"]) for one in reversed(entries)] == [
+        ("webhook.test", ours, {"message": sent[0]}),
+        ("webhook.test", pending, {"message": sent[1]}),
+        ("webhook.redeliver", ours, {"since": rfc3339(clock())}),
+    ]
 
 
 # --------------------------------------------------------------------------------------------------------- the calendar

@@ -602,7 +602,7 @@ class Webhooks(Noun):
         """Remove an endpoint for good. Raises ``NotFound``."""
         return received.webhook(self._ask("DELETE", self._at(endpoint_id)))
 
-    def test(self, endpoint_id: str) -> str:
+    def test(self, endpoint_id: str, *, actor: Actor | None = None) -> str:
         """Send an endpoint a test, or its challenge once more; the message's id. Raises ``NotFound`` or ``Conflict``."""
         message_id: str = self._ask("POST", f"{self._at(endpoint_id)}/test")["message_id"]
         return message_id
@@ -613,7 +613,7 @@ class Webhooks(Noun):
             self._ask("GET", f"{self._at(endpoint_id)}/deliveries", **narrow), partial(_delivery, endpoint_id)
         )
 
-    def redeliver(self, endpoint_id: str, *, since: int) -> int:
+    def redeliver(self, endpoint_id: str, *, since: int, actor: Actor | None = None) -> int:
         """Try anew what was given up since an instant; how many messages. Raises ``NotFound`` or ``Conflict``."""
         body = {"since": rfc3339(since)}
         many: int = self._ask("POST", f"{self._at(endpoint_id)}/redeliver", body)["messages"]

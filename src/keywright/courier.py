@@ -240,6 +240,7 @@ class Courier:
         return int(max(planned, min(outcome.retry_after or 0, LONGEST_WAIT)) * SECOND)
 
     def _disable(self, endpoint: Endpoint, why: str) -> None:
+        log.warning("the webhook %s is disabled: %s", endpoint.id, why)
         self._webhooks.fail(endpoint.id, why)
         with self._database.write("usage") as tx:
             deliveries.give_up(tx, endpoint.id, "the endpoint is disabled")

@@ -3,8 +3,8 @@
 A key is a public id and a secret of 32 base62 characters. A standard key is spelled in two ways, and the two end
 differently, so that neither is accepted in the other's place:
 
-    token    acme_live_k00000000000000A_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA2WTkVW
-    pair     acme_live_k00000000000000A      and    acmesec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA0DUbpJ
+    token    acme_live_k00000000000000A_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA0NoKey
+    pair     acme_live_k00000000000000A      and    acmesec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA0NoKey
 
 A dotted key (``djangorestframework-api-key``'s shape) is spelled in one: ``n58lzybi.`` and 32 characters.
 

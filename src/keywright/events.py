@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from keywright.misuse import RULES
+from keywright.misuse import RULES, advice
 from keywright.model import Alert, Binding, Key
 from keywright.times import rfc3339
 
@@ -120,6 +120,7 @@ def alert(record: Alert) -> dict[str, Any]:
         "says": rule.sentence,
         "severity": record.severity,
         "act": record.act,
+        "advice": advice(record.rule, record.key_id, record.keyspace),
         "state": record.state,
         "about": record.about,
         "key": record.key_id or None,

@@ -150,6 +150,7 @@ class Installation:
         self.webhooks = Webhooks(database, keyring, clock, webhook_networks)
         self.mails = Mails(database, keyring, clock, mailing)
         self.alerts = Alerts(database, keyring, clock, self.mails)
+        self.quotas = Quotas(database, keyring, clock)
         self.leaks = Leaks(database, keyring, clock, self._proven, self.keys, self.alerts)
         self._courier: Courier | None = None
         self._lookout: Lookout | None = None
@@ -162,9 +163,8 @@ class Installation:
         if self._courier is None:
             from keywright.courier import Courier  # noqa: PLC0415  # TLS, which a verifier never needs
 
-            stands_on = self.database, self.keyring, self.clock
-            calendar, quotas = Calendar(*stands_on), Quotas(*stands_on)
-            self._courier = Courier(self.database, self.webhooks, calendar, quotas, self.clock)
+            calendar = Calendar(self.database, self.keyring, self.clock)
+            self._courier = Courier(self.database, self.webhooks, calendar, self.quotas, self.clock)
         return self._courier
 
     @property

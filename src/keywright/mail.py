@@ -17,18 +17,12 @@ import msgspec
 
 from keywright import events
 from keywright.credential import Secret
-from keywright.misuse import RULES
 from keywright.model import Alert
 from keywright.times import to_datetime
 
 LONGEST_SUBJECT: Final = 200
 SEVERITIES: Final = ("low", "medium", "high")
 _MAILBOX: Final = re.compile(r"\A[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\Z")
-_DO: Final = {
-    "disable": "disable the key: keywright keys disable {key}",
-    "rotate": "rotate the key: keywright keys rotate {key} --force",
-    "look": "look at it",
-}
 
 
 class Mailing(msgspec.Struct, frozen=True):
@@ -80,7 +74,8 @@ def text(alert: Alert, base_url: str) -> str:
         [
             *lines,
             "",
-            f"To do: {_DO[RULES[alert.rule].act].format(key=alert.key_id)}.",
+            f"To do: {said['advice']}",
+            "",
             f"{base_url}/console/{place}/alerts",
             f"keywright alerts get {alert.id}",
             "",

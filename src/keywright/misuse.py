@@ -11,7 +11,7 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, Literal, NamedTuple
 
-from keywright.model import Threshold
+from keywright.model import MANAGEMENT, Threshold
 from keywright.times import DAY, SECOND
 
 Severity = Literal["low", "medium", "high"]
@@ -30,6 +30,7 @@ class Rule(NamedTuple):
     """One rule: what it means in a sentence, what to do, what it counts by, and its bounds unless a profile has its own."""
 
     sentence: str
+    advice: str  # with ``{keys}`` and ``{key}``: the command, and the id
     severity: Severity
     act: Act
     by: Literal["key", "source"]
@@ -40,6 +41,7 @@ class Rule(NamedTuple):
 
 def _rule(
     sentence: str,
+    advice: str,
     severity: Severity,
     act: Act,
     *reasons: str,
@@ -51,63 +53,107 @@ def _rule(
     after: int | None = None,
 ) -> Rule:
     bounds = Threshold(times, minutes * _MINUTES, DAY, factor, after)
-    return Rule(sentence, severity, act, by, bounds, frozenset(reasons), distinct)
+    return Rule(sentence, advice, severity, act, by, bounds, frozenset(reasons), distinct)
 
 
 #: Every rule. Reasons are those of the refusal log; rules without any have their own function below.
 RULES: Final[dict[str, Rule]] = {
     "guessed": _rule(
-        "Somebody tries secrets for this key that are not its own.", "high", "look", "wrong_secret", times=10
+        "Somebody tries secrets for this key that are not its own.",
+        "The key is in no danger, its secret cannot be guessed. If the addresses are the account's, a wrong secret is set up "
+        "there: tell them. If not, block them at your edge.",
+        *("high", "look", "wrong_secret"),
+        times=10,
     ),
     "many_ids": _rule(
         "One source presents many credentials that do not exist or are not right.",
+        "No key is in danger, and this one source cannot slow the others. Block the network at your edge, unless it is a "
+        "customer's: then something is set up wrong there.",
         *("medium", "look", "unknown", "checksum", "wrong_secret"),
         times=20,
         by="source",
         distinct=True,
     ),
-    "invalidated_key": _rule("An invalidated key is still presented.", "medium", "look", "invalidated"),
-    "deleted_key": _rule("A deleted key is still presented.", "medium", "look", "deleted"),
-    "expired_key": _rule("An expired key is still presented.", "low", "look", "expired"),
+    "invalidated_key": _rule(
+        "An invalidated key is still presented.",
+        "It is refused. If the addresses are the account's, something there still uses it: tell them to put a new key in place. "
+        "If not, somebody else has the secret, and invalidating it was right.",
+        *("medium", "look", "invalidated"),
+    ),
+    "deleted_key": _rule(
+        "A deleted key is still presented.",
+        "It is refused. If the addresses are the account's, something there still uses it: tell them to put a new key in place. "
+        "If not, somebody else has the secret, and deleting it was right.",
+        *("medium", "look", "deleted"),
+    ),
+    "expired_key": _rule(
+        "An expired key is still presented.",
+        "It is refused, so an integration of the account has stopped. If it shall go on, put its expiry off or make a new key.",
+        *("low", "look", "expired"),
+    ),
     "rotated_secret": _rule(
-        "A secret that was replaced by a rotation is still presented.", "low", "look", "rotated"
+        "A secret that was replaced by a rotation is still presented.",
+        "It is refused, so whatever sends it has stopped. If the addresses are the account's, put the new secret in place there. If "
+        "not, somebody else had the old one, and rotating was right.",
+        *("low", "look", "rotated"),
     ),
     "wrong_environment": _rule(
         "The key is used in another environment or keyspace than its own.",
+        "It is refused. Tell the account to use a key of the environment that it calls.",
         *("low", "look", "wrong_environment", "wrong_keyspace"),
     ),
     "wrong_user": _rule(
-        "The key is presented with a username that is not its account's.", "medium", "look", "wrong_user"
+        "The key is presented with a username that is not its account's.",
+        "It is refused. If the addresses are the account's, the username is set up wrong there. If not, somebody else has the key: "
+        "{keys} rotate {key} --force.",
+        *("medium", "look", "wrong_user"),
     ),
     "lacking_scope": _rule(
-        "The key keeps asking for what it may not do.", "medium", "look", "insufficient_scope", times=5
+        "The key keeps asking for what it may not do.",
+        "It is refused. If the account needs it, give the key the scope. If nobody there knows of it, somebody tries "
+        "what the key is good for: {keys} rotate {key} --force.",
+        *("medium", "look", "insufficient_scope"),
+        times=5,
     ),
     "in_url": _rule(
         "The key's credential stood in an address, where logs and histories keep it.",
-        "high",
-        "rotate",
-        "in_url",
+        "Whoever reads those logs has it. Have it sent in a header, then end the secret: {keys} rotate {key} --force.",
+        *("high", "rotate", "in_url"),
     ),
     "browser": _rule(
-        "The key is sent by a web page: whoever opens that page can read it.", "high", "rotate", "browser"
+        "The key is sent by a web page: whoever opens that page can read it.",
+        "Have the page ask the account's own server instead, then end the secret: {keys} rotate {key} --force.",
+        *("high", "rotate", "browser"),
     ),
     "volume": _rule(
         "The key is used far more than it ever was in the seven days before.",
-        "medium",
-        "disable",
+        "If nobody at the account expects it, stop it: {keys} disable {key}. Otherwise give it a limit.",
+        *("medium", "disable"),
         times=1000,
         factor=5,
     ),
     "new_network": _rule(
-        "The key is used from a network that it was never used from.", "medium", "look", after=DAY
+        "The key is used from a network that it was never used from.",
+        "Ask the account whether that is theirs. If not, somebody else has the key: {keys} rotate {key} --force.",
+        *("medium", "look"),
+        after=DAY,
     ),
-    "woke": _rule("The key is used again after a long rest.", "low", "look", after=60 * DAY),
-    "leaked": _rule("The key was found where it should not be, and somebody reported it.", "high", "rotate"),
+    "woke": _rule(
+        "The key is used again after a long rest.",
+        "Ask the account whether they mean it. If not, stop it: {keys} disable {key}.",
+        *("low", "look"),
+        after=60 * DAY,
+    ),
+    "leaked": _rule(
+        "The key was found where it should not be, and somebody reported it.",
+        "Whoever saw it can use it, unless the policy has stopped it. End the secret: {keys} rotate {key} --force, and have it taken "
+        "away from where it stands.",
+        *("high", "rotate"),
+    ),
     "sample": _rule(
         "Somebody presents the sample credential of published documentation.",
-        "low",
-        "look",
-        "sample",
+        "No key is in danger, the sample opens nothing. Whoever it is needs a key of their own.",
+        *("low", "look", "sample"),
         by="source",
     ),
 }
@@ -208,6 +254,12 @@ class Tracker:
 
     def __len__(self) -> int:
         return sum(map(len, self._windows.values()))
+
+
+def advice(rule: str, key_id: str, keyspace: str) -> str:
+    """What to do about it, with the commands as they are typed."""
+    noun = "management-keys" if keyspace == MANAGEMENT else "keys"
+    return RULES[rule].advice.format(keys=f"keywright {noun}", key=key_id or "KEY_ID")
 
 
 def about_of(rule: Rule, signal: Signal) -> str | None:
@@ -322,6 +374,7 @@ __all__ = [
     "Rule",
     "Signal",
     "Tracker",
+    "advice",
     "bounds_of",
     "finding",
     "joined",

@@ -23,13 +23,6 @@ from keywright.cli.opening import (
 )
 from keywright.errors import CannotStart
 
-#: What to type where a rule suggests it.
-_DO = {
-    "disable": "keywright keys disable {key}",
-    "rotate": "keywright keys rotate {key} --force",
-    "look": "",
-}
-
 
 @click.group("alerts", cls=InOrder)
 def command() -> None:
@@ -138,8 +131,9 @@ def _show(alert: Any, *, as_json: bool) -> None:
     times = ("count", "first_at", "last_at", "acted_at", "acted_by")
     evidence = [(f"evidence: {name}", _told(value)) for name, value in found["evidence"].items()]
     print_record([(name, found[name]) for name in (*named, *times)] + evidence)
-    if found["key"] and _DO[found["act"]]:
-        print_line(f"To stop it: {_DO[found['act']].format(key=found['key'])}")
+    print_line(f"To do: {found['advice']}")
+    if found["evidence"].get("requests"):
+        print_line(f"What was wrong with one of them: keywright why {found['evidence']['requests'][-1]}")
 
 
 def _told(value: Any) -> Any:

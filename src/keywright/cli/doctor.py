@@ -149,6 +149,8 @@ def _installation(installation: "Installation") -> Iterator[Finding]:
         ("peppers", _peppers),
         ("workers", _workers),
         ("e-mail", _mail),
+        ("webhooks", _webhooks),
+        ("alerts", _alerts),
         ("verifying", _verifying),
     )
     for name, check in checks:
@@ -210,6 +212,26 @@ def _mail(installation: "Installation") -> str:
         standing, trouble = mails.standing(connection), mails.trouble(connection)
     told = ", ".join(f"{many} {state}" for state, many in sorted(standing.items())) or "none yet"
     return f"{told}; the last trouble: {trouble}" if trouble else told
+
+
+def _webhooks(installation: "Installation") -> str:
+    from keywright.store import deliveries, webhooks
+
+    with installation.database.read() as connection:
+        states = webhooks.states(connection)
+    with installation.database.read("usage") as connection:
+        waiting = deliveries.unsent(connection)
+    told = ", ".join(f"{many} {state}" for state, many in sorted(states.items())) or "none"
+    return f"{told}; {waiting} to be sent again" if waiting else told
+
+
+def _alerts(installation: "Installation") -> str:
+    from keywright.store import alerts
+
+    with installation.database.read("usage") as connection:
+        standing = alerts.standing(connection)
+    told = ", ".join(f"{standing[one]} {one}" for one in ("high", "medium", "low") if standing.get(one))
+    return f"open: {told} (keywright alerts list --state open)" if told else "none open"
 
 
 def _workers(installation: "Installation") -> str:

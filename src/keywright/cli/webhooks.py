@@ -155,7 +155,7 @@ def verify(webhook_id: str, challenge: str, place: Place, *, as_json: bool) -> N
 def test(webhook_id: str, place: Place, *, as_json: bool) -> None:
     """Send an endpoint a test, or a pending one its challenge once more."""
     with reached(place) as installation:
-        message_id = installation.webhooks.test(webhook_id)
+        message_id = installation.webhooks.test(webhook_id, actor=actor())
     if as_json:
         print_json({"message_id": message_id})
         return
@@ -207,7 +207,7 @@ def redeliver(webhook_id: str, since: str, place: Place, *, as_json: bool) -> No
     with reached(place) as installation:
         start = past(since, installation.clock(), path="--since")
         assert start is not None
-        many = installation.webhooks.redeliver(webhook_id, since=start)
+        many = installation.webhooks.redeliver(webhook_id, since=start, actor=actor())
     if as_json:
         print_json({"messages": many})
     else:

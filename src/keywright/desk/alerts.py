@@ -4,6 +4,7 @@ Of one thing that goes on there is one alert, which counts on. One that was reso
 quiet time.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -32,6 +33,8 @@ LONGEST_PAGE: Final = 200
 #: Alerts of one rule in one keyspace that name no key and are not resolved; further sources share one.
 MOST_SOURCES: Final = 50
 OTHERS: Final = "others"
+
+log = logging.getLogger("keywright")
 
 Bounds = Callable[[str, str], Threshold]
 
@@ -146,6 +149,9 @@ class Alerts(Desk):
                     self._post(tx, "alert.raised", kept, wanted[alert.id])
                     self._mails.write(tx, kept, recipients.get(alert.id, ()))
                     raised.append(kept)
+        for alert in raised:
+            of = f", account {alert.account}" if alert.account else ""
+            log.warning("alert %s: %s %s of %s%s", alert.id, alert.severity, alert.rule, alert.about, of)
         return raised
 
     # ------------------------------------------------------------------------------------------------------- inside

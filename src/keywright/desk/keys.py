@@ -468,12 +468,12 @@ class Keys(Desk):
         return done
 
     def leaked(
-        self, key_id: str, secret: int, *, since: int, url: str | None, actor: Actor
-    ) -> tuple[Key, str] | None:
-        """Do with a key, one of whose secrets was reported as leaked, what its keyspace says: the key, and the policy.
+        self, key_id: str, found: Sequence[int], *, since: int, url: str | None, actor: Actor
+    ) -> tuple[Key, str, Sequence[int]] | None:
+        """Do with a key, some of whose secrets were reported as leaked, what its keyspace says, once for all of them.
 
-        ``None`` where nothing is at stake: it is gone or invalidated, or that secret has ended. What was done for the report
-        that came at ``since`` is not done again.
+        The key, the policy, and the secrets that matter; ``None`` where nothing is at stake: it is gone or invalidated, or
+        those secrets have ended. What was done for one of them since the report at ``since`` is not done again.
         """
         with self.change() as change:
             before = keys.get(change.tx, key_id, change.now)
@@ -482,23 +482,30 @@ class Keys(Desk):
             applied = keyspaces.get(change.tx, before.keyspace)
             assert applied is not None
             policy, about = applied.keyspace.leaks, ("key", key_id)
-            if audit.told_since(change.tx, actor, "key.leaked", about, since):
-                return before, policy
-            if before.state == "invalidated" or secret not in [one.n for one in _live(before, change.now)]:
-                return None
-            acts = {"disable": ("disabled", "key.disable"), "invalidate": ("invalidated", "key.invalidate")}
-            state, action = acts.get(policy, (before.state, ""))
-            if state == "invalidated":
-                keys.end_secrets(change.tx, key_id, before.secrets[0].n + 1, change.now)
-                self._set_state(change, key_id, state, "leaked", ended_at=change.now)
-            elif state != before.state:
-                self._set_state(change, key_id, state, "leaked")
-            change.announce("key", key_id)
-            told = {"secret": secret, "policy": policy, "url": url}
-            change.tell(actor, "key.leaked", about, account=before.account, **told)
-            if state != before.state:
-                change.tell(actor, action, about, account=before.account, reason="leaked")
-            return before, policy
+            entries = audit.told_since(change.tx, actor, "key.leaked", about, since)
+            told = {n for entry in entries for n in entry["secrets"]}.intersection(found)
+            living = {one.n for one in _live(before, change.now)} if before.state != "invalidated" else set()
+            new = living.intersection(found) - told
+            if new:
+                self._leaked(change, before, policy, sorted(new), url, actor)
+            return (before, policy, sorted(new | told)) if new | told else None
+
+    def _leaked(
+        self, change: Change, before: Key, policy: str, new: Sequence[int], url: str | None, actor: Actor
+    ) -> None:
+        key_id, about = before.id, ("key", before.id)
+        acts = {"disable": ("disabled", "key.disable"), "invalidate": ("invalidated", "key.invalidate")}
+        state, action = acts.get(policy, (before.state, ""))
+        if state == "invalidated":
+            keys.end_secrets(change.tx, key_id, before.secrets[0].n + 1, change.now)
+            self._set_state(change, key_id, state, "leaked", ended_at=change.now)
+        elif state != before.state:
+            self._set_state(change, key_id, state, "leaked")
+        change.announce("key", key_id)
+        said = {"secret": new[-1], "secrets": new, "policy": policy, "url": url}
+        change.tell(actor, "key.leaked", about, account=before.account, **said)
+        if state != before.state:
+            change.tell(actor, action, about, account=before.account, reason="leaked")
 
     def purge(self, *, older_than: int = 30 * DAY, actor: Actor = LIBRARY) -> int:
         """Remove the tombstones of keys deleted more than ``older_than`` seconds ago, for good; how many there were."""

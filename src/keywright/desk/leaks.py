@@ -7,7 +7,10 @@ down by its key's id, and the lookout sees to it within seconds, once.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import Final
+
+from sqlalchemy import Connection
 
 from keywright import credential, misuse
 from keywright.credential import Spelled
@@ -79,13 +82,29 @@ class Leaks(Desk):
     def see_to(self, bounds: Bounds) -> int:
         """Do with what was reported as its keyspaces say; how many alerts were raised. Raises ``Unavailable``."""
         with self.database.read("usage") as connection:
-            waiting = leaks.waiting(connection, _AT_ONCE)
-        return sum(len(self._see_to(leak, bounds)) for leak in waiting)
+            waiting = sorted(leaks.waiting(connection, _AT_ONCE))
+        of_keys = groupby(waiting, lambda leak: leak.key_id)
+        return sum(len(self._see_to(list(found), bounds)) for _, found in of_keys)
 
-    def _see_to(self, leak: Leak, bounds: Bounds) -> Sequence[Alert]:
-        done = self._keys.leaked(leak.key_id, leak.secret, since=leak.at, url=leak.url, actor=REPORTS)
-        findings = [] if done is None or bounds(done[0].keyspace, "leaked").off else [_finding(leak, *done)]
-        return self._alerts.raise_(findings, bounds, also=lambda tx: leaks.handled(tx, leak, self.clock()))
+    def _see_to(self, found: Sequence[Leak], bounds: Bounds) -> Sequence[Alert]:
+        """See to what was reported of one key: one act and one alert, whichever of its secrets it were."""
+        since, urls = min(leak.at for leak in found), [leak.url for leak in found if leak.url]
+        done = self._keys.leaked(
+            found[0].key_id,
+            [leak.secret for leak in found],
+            since=since,
+            url=urls[0] if urls else None,
+            actor=REPORTS,
+        )
+        findings = []
+        if done is not None and not bounds(done[0].keyspace, "leaked").off:
+            findings = [_finding(since, list(dict.fromkeys(urls)), *done)]
+
+        def also(tx: Connection) -> bool:
+            ours = [leaks.handled(tx, leak, self.clock()) for leak in found]
+            return any(ours)
+
+        return self._alerts.raise_(findings, bounds, also=also)
 
 
 def _spelled(token: str) -> Spelled | None:
@@ -110,12 +129,12 @@ def _place(url: str | None) -> str | None:
     return url
 
 
-def _finding(leak: Leak, key: Key, policy: str) -> Finding:
-    signal = Signal(leak.at, "leaked", key.keyspace, key.environment, "", key.id, "")
-    more = {"secret": leak.secret, "policy": policy, "urls": [leak.url] if leak.url else []}
-    found = misuse.finding("leaked", signal, **more)
+def _finding(at: int, urls: Sequence[str], key: Key, policy: str, found: Sequence[int]) -> Finding:
+    signal = Signal(at, "leaked", key.keyspace, key.environment, "", key.id, "")
+    more = {"secret": found[-1], "secrets": list(found), "policy": policy, "urls": list(urls)}
+    raised = misuse.finding("leaked", signal, **more)
     # A secret that came after the one that leaked is a leak of its own.
-    return found if leak.secret == 1 else found._replace(about=f"{key.id}, secret {leak.secret}")
+    return raised if found[-1] == 1 else raised._replace(about=f"{key.id}, secret {found[-1]}")
 
 
 __all__ = ["MOST_REPORTS", "MOST_TOKENS", "Leaks"]

@@ -66,7 +66,7 @@ def _more(type_: str, key: Key, detail: dict[str, Any]) -> dict[str, Any]:
     if type_ == "key.rotated":
         return {"rotation": events.rotation(key, forced=bool(detail["force"]))}
     if type_ == "key.leaked":
-        return {"leak": {"policy": detail["policy"], "secret": detail["secret"], "url": detail["url"]}}
+        return {"leak": {name: detail[name] for name in ("policy", "secret", "secrets", "url")}}
     return {}
 
 

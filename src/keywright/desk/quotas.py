@@ -1,4 +1,4 @@
-"""Quotas that run out, told of by webhooks: at 80 % and when nothing is left, once a period each.
+"""Quotas: what is used of them, and, told of by webhooks, those that run out: at 80 % and when nothing is left, once a period.
 
 What is spent is looked at every half minute, of the keys that were used since. Nothing of it is on the path of a request.
 """
@@ -62,12 +62,19 @@ class Quotas(Desk):
         self._read_at = now
         return told
 
+    def of(self, key_id: str) -> Sequence[Spent]:
+        """What a key's use is taken from, its own, its plan's and its account's, and how much of each is taken by now."""
+        return self._held([key_id], self.clock())
+
     def _spent(self, since: int, now: int) -> Sequence[Spent]:
         with self.database.read() as connection:
             if not any(webhooks.wants(connection, name) for name in QUOTA):
                 return ()
         with self.database.read("usage") as connection:
             used = quotas.active(connection, since)
+        return self._held(used, now)
+
+    def _held(self, used: Iterable[str], now: int) -> Sequence[Spent]:
         with self.database.read() as connection:
             charged = {
                 (subject, limit.name, arithmetic.period_start(limit, now)): (limit, holder)

@@ -33,7 +33,7 @@ from keywright.model import (
 from keywright.store import accounts, deliveries, keyspaces, webhooks
 from keywright.store.db import Database
 from keywright.store.webhooks import Filter, Message
-from keywright.times import DAY, SECOND
+from keywright.times import DAY, SECOND, rfc3339
 
 #: Endpoints of one account, and of the installation.
 MOST: Final = 20
@@ -257,7 +257,7 @@ class Webhooks(Desk):
             self._tell(change, actor, "webhook.delete", before, url=before.url)
             return before
 
-    def test(self, endpoint_id: str, *, reach: Reach = EVERYTHING) -> str:
+    def test(self, endpoint_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> str:
         """Send an endpoint a test, or its challenge once more; the id of the message, to look for in its deliveries.
 
         Raises ``NotFound``, or ``Conflict`` where it is disabled or was asked a moment ago.
@@ -270,14 +270,11 @@ class Webhooks(Desk):
             if endpoint.state == "pending"
             else _test(endpoint, self.clock())
         )
+        with self.database.read("usage") as connection:
+            _check_asked(connection, endpoint, message.at)
+        self._tell_first(endpoint, actor, "webhook.test", message=message.message_id)
         with self.database.write("usage") as tx:
-            asked = deliveries.newest(tx, endpoint_id, "webhook.verify")
-            if (
-                endpoint.state == "pending"
-                and asked is not None
-                and asked > message.at - ASKED_EVERY * SECOND
-            ):
-                raise Conflict(f"the endpoint was sent its challenge within the last {ASKED_EVERY} seconds")
+            _check_asked(tx, endpoint, message.at)
             deliveries.carry(tx, [message], message.at)
         return message.message_id
 
@@ -302,7 +299,9 @@ class Webhooks(Desk):
         more, found = len(found) > limit, found[:limit]
         return Page(tuple(found), cursors.write([found[-1].seq], bound, key) if more else None)
 
-    def redeliver(self, endpoint_id: str, *, since: int, reach: Reach = EVERYTHING) -> int:
+    def redeliver(
+        self, endpoint_id: str, *, since: int, actor: Actor = LIBRARY, reach: Reach = EVERYTHING
+    ) -> int:
         """Try anew what was given up since an instant, as far as the log still has it; how many messages there are.
 
         Raises ``NotFound``, or ``Conflict`` where the endpoint is not active.
@@ -310,6 +309,7 @@ class Webhooks(Desk):
         endpoint = self.get(endpoint_id, reach=reach)
         if endpoint.state != "active":
             raise Conflict(f"the endpoint is {endpoint.state}")
+        self._tell_first(endpoint, actor, "webhook.redeliver", since=rfc3339(since))
         with self.database.write("usage") as tx:
             return deliveries.again(tx, endpoint_id, since, self.clock())
 
@@ -361,10 +361,23 @@ class Webhooks(Desk):
     def _tell(self, change: Change, actor: Actor, action: str, endpoint: Endpoint, **detail: Any) -> None:
         change.tell(actor, action, ("webhook", endpoint.id), account=endpoint.binding.account, **detail)
 
+    def _tell_first(self, endpoint: Endpoint, actor: Actor, action: str, **detail: Any) -> None:
+        """Write the entry, which lies in another file than the messages: before they are sent, so that none is without."""
+        with self.change() as change:
+            self._tell(change, actor, action, endpoint, **detail)
+
 
 def live(endpoint: Endpoint, now: int) -> Sequence[EndpointSecret]:
     """The signing secrets that have not ended, newest first."""
     return [secret for secret in endpoint.secrets if secret.ends_at is None or secret.ends_at > now]
+
+
+def _check_asked(connection: Connection, endpoint: Endpoint, now: int) -> None:
+    if endpoint.state != "pending":
+        return
+    asked = deliveries.newest(connection, endpoint.id, "webhook.verify")
+    if asked is not None and asked > now - ASKED_EVERY * SECOND:
+        raise Conflict(f"the endpoint was sent its challenge within the last {ASKED_EVERY} seconds")
 
 
 def _exists(tx: Connection, bound: Binding) -> None:

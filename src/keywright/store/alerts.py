@@ -82,6 +82,14 @@ def unresolved(connection: Connection, rule: str, keyspace: str) -> int:
     return int(connection.execute(select(func.count()).select_from(alerts).where(*mine)).scalar_one())
 
 
+def standing(connection: Connection) -> dict[str, int]:
+    """How many are open, by severity."""
+    query = (
+        select(alerts.c.severity, func.count()).where(alerts.c.state == "open").group_by(alerts.c.severity)
+    )
+    return {row[0]: int(row[1]) for row in connection.execute(query)}
+
+
 def trim(tx: Connection) -> None:
     """Let the oldest go where there are too many."""
     over = int(tx.execute(select(func.count()).select_from(alerts)).scalar_one()) - KEPT

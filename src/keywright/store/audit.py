@@ -104,9 +104,9 @@ def verify(connection: Connection, keyring: Keyring, kept: Head | None = None) -
 
 def told_since(
     connection: Connection, actor: Actor, action: str, target: tuple[str, str], since: int
-) -> bool:
-    """Whether the trail tells of somebody's act on a thing since an instant."""
-    query = select(audit.c.seq).where(
+) -> list[dict[str, Any]]:
+    """What the trail tells of somebody's acts on a thing since an instant: the detail of each, oldest first."""
+    query = select(audit.c.detail).where(
         audit.c.target_id == target[1],
         audit.c.target_kind == target[0],
         audit.c.actor_kind == actor.kind,
@@ -114,7 +114,7 @@ def told_since(
         audit.c.action == action,
         audit.c.at >= since,
     )
-    return connection.execute(query.limit(1)).first() is not None
+    return [msgspec.json.decode(found) for found in connection.execute(query.order_by(audit.c.seq)).scalars()]
 
 
 class Narrow(msgspec.Struct, frozen=True, kw_only=True):

@@ -85,6 +85,12 @@ def busy(connection: Connection, now: int) -> list[str]:
     return [row.endpoint_id for row in connection.execute(query)]
 
 
+def unsent(connection: Connection) -> int:
+    """How many were tried, not taken, and wait for another attempt."""
+    mine = deliveries.c.state == "waiting", deliveries.c.attempts > 0
+    return int(connection.execute(select(func.count()).select_from(deliveries).where(*mine)).scalar_one())
+
+
 def due(connection: Connection, endpoint_id: str, now: int, limit: int) -> list[Delivery]:
     """What is due for an endpoint, in the order in which it happened."""
     query = select(deliveries).where(deliveries.c.endpoint_id == endpoint_id, deliveries.c.next_at <= now)

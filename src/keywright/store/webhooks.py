@@ -127,6 +127,12 @@ def ids(connection: Connection) -> list[str]:
     return [row.id for row in connection.execute(select(endpoints.c.id).order_by(endpoints.c.id))]
 
 
+def states(connection: Connection) -> dict[str, int]:
+    """How many there are in each state."""
+    rows = connection.execute(select(endpoints.c.state, func.count()).group_by(endpoints.c.state))
+    return {row[0]: int(row[1]) for row in rows}
+
+
 def any_at_all(connection: Connection) -> bool:
     """Whether there is any endpoint, or anything left in the outbox."""
     return connection.execute(select(endpoints.c.id).limit(1)).first() is not None

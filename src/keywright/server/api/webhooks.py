@@ -142,7 +142,7 @@ def verify(
 def test(webhook_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
     """Send it a test, or its challenge once more. What comes of it stands among its deliveries."""
     uncached(response)
-    return {"message_id": opened.webhooks.test(webhook_id, reach=caller.reach)}
+    return {"message_id": opened.webhooks.test(webhook_id, actor=caller.actor, reach=caller.reach)}
 
 
 @router.get("/{webhook_id}/deliveries")
@@ -168,7 +168,8 @@ def redeliver(
     """Send again what was given up since a time, as far as the log still has it."""
     uncached(response)
     since = parse_instant(body.since, path="since")
-    return {"messages": opened.webhooks.redeliver(webhook_id, since=since, reach=caller.reach)}
+    many = opened.webhooks.redeliver(webhook_id, since=since, actor=caller.actor, reach=caller.reach)
+    return {"messages": many}
 
 
 @router.post("/{webhook_id}/disable")

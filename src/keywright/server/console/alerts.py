@@ -5,7 +5,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from keywright.errors import Conflict, Forbidden, Invalid
-from keywright.misuse import RULES
+from keywright.misuse import RULES, advice
 from keywright.model import Alert
 from keywright.server.console import words
 from keywright.server.console.visits import Page, Typed, Visit, field
@@ -31,6 +31,7 @@ def listing(visit: Visit) -> Response:
         narrow=Typed(narrow),
         problem=problem,
         rules=RULES,
+        advice_of=advice,
         acts={one.id: _acts(visit, one) for one in page.items},
     )
 

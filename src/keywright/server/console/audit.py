@@ -9,6 +9,15 @@ from keywright.server.console import drawing, words
 from keywright.server.console.visits import Page, Typed, Visit, field
 from keywright.times import DAY, SECOND
 
+#: The cuts of usage that are shown, and how many rows of each.
+TITLES: Final = {
+    "key": ("Key", "nobody: not proven"),
+    "account": ("Account", "nobody: not proven"),
+    "resource": ("Resource", "none named"),
+    "code": ("Answer", ""),
+}
+MOST: Final = 100
+
 
 def trail(visit: Visit) -> Response:
     """Who did what to which thing, when, and from where."""
@@ -36,21 +45,27 @@ def trail(visit: Visit) -> Response:
 
 
 def usage(visit: Visit) -> Response:
-    """How often requests were let in and refused: by day, and by key or account."""
+    """How often requests were let in and refused: by day, by key or account, by resource and by answer."""
     reach = visit.reach
     open_ = [space.name for space in visit.spaces if space.name not in reach.closed]
     chosen = field(visit.query, "keyspace") or (open_[0] if reach.closed and open_ else None)
     since = visit.opened.clock() - 30 * DAY * SECOND
     asked: dict[str, Any] = {"account": visit.account, "keyspace": chosen, "since": since, "reach": reach}
     days = visit.opened.usage.report(by="day", **asked)
-    whose = visit.opened.usage.report(by="total", group="key" if visit.account else "account", **asked)
+    cuts = {
+        group: sorted(
+            visit.opened.usage.report(by="total", group=group, **asked).rows, key=lambda row: -row.times
+        )
+        for group in ("key" if visit.account else "account", "resource", "code")
+    }
     return visit.page(
         "usage.html",
         days=drawing.days(
             {row.at: dict(row.codes) for row in days.rows if row.at is not None}, visit.opened.clock()
         ),
         total=days.total,
-        rows=sorted(whose.rows, key=lambda row: -row.times)[:100],
+        cuts={group: rows[:MOST] for group, rows in cuts.items() if rows},
+        titles=TITLES,
         keyspaces=open_,
         chosen=chosen,
     )

@@ -265,6 +265,7 @@ def detail(visit: Visit) -> Response:
         state=words.status(key, visit.opened.clock()),
         sentence=words.sentence(_space(visit), key.access, key.scopes),
         days=_days(visit, key) if may_use else [],
+        spent=visit.opened.quotas.of(key.id) if may_use else [],
         refused=refused,
         history=history,
         live=[one for one in key.secrets if one.ends_at is None or one.ends_at > visit.opened.clock()],

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from keywright import hygiene, limits, reasons
+from keywright.desk.quotas import Spent
 from keywright.model import Key, Keyspace, Limit
 from keywright.schemes import SCHEMES
 
@@ -163,6 +164,16 @@ _ACTS: Final = {
     "link.setup": "set the installation up",
     "link.invitation": "accepted an invitation",
     "link.reset": "chose a new password",
+    "webhook.create": "made the webhook",
+    "webhook.edit": "changed the webhook",
+    "webhook.rotate": "rotated the webhook's signing secret",
+    "webhook.verify": "verified the webhook",
+    "webhook.disable": "disabled the webhook",
+    "webhook.enable": "enabled the webhook",
+    "webhook.fail": "disabled the webhook, which took nothing",
+    "webhook.delete": "deleted the webhook",
+    "webhook.test": "sent the webhook a test",
+    "webhook.redeliver": "had the webhook sent again what was given up",
     "alert.acknowledge": "acknowledged the alert",
     "alert.resolve": "resolved the alert",
     "refused": "was refused",
@@ -207,6 +218,14 @@ def refusal(code: str, reason: str) -> str:
 def limit(one: Limit) -> str:
     """A limit, as it is typed."""
     return limits.spell(one)
+
+
+def spent(one: Spent) -> str:
+    """How much of a quota, or of credits, is used, and whose they are if not the key's own."""
+    of = f"{one.limit.limit:,} credits" if one.limit.kind == "credits" else limits.spell(one.limit)
+    if one.subject.startswith("account:"):
+        of += ", with the account's other keys"
+    return f"{one.used:,} of {of}"
 
 
 def status(key: Key, now: int) -> Status:
