@@ -562,6 +562,7 @@ def test_sent_twice_it_is_made_once(door: Door, kw: Keywright) -> None:
 
 
 @pytest.mark.requirement("F-17", "F-18", "G-19", "A-08")
+@pytest.mark.screen("U-25")
 def test_no_later_page_holds_a_secret(door: Door, kw: Keywright) -> None:
     """After the one page that shows it, no page of the console holds the secret or the token; the list holds the id."""
     begun = begin(kw, "operator", email="op@example.com")
@@ -626,6 +627,7 @@ def test_deleting_wants_the_name(door: Door, kw: Keywright, key: Issued) -> None
     assert key.key.id not in text(door.get(KEYS, signed_in(begun)))
 
 
+@pytest.mark.screen("U-47")
 @pytest.mark.full("ten thousand keys")
 def test_a_whole_list_at_once(door: Door, kw: Keywright) -> None:
     """Every key of a list is changed, those not shown too, once the account's name was typed; of others none is."""
@@ -662,6 +664,7 @@ def _count(kw: Keywright, account: str) -> int:
             return many
 
 
+@pytest.mark.screen("U-66")
 def test_hygiene_finds_and_does(door: Door, kw: Keywright, clock: Clock) -> None:
     """The page has each key under what is found of it, as the API tells it; one click disables or ends it, and only of ours."""
     at, api = "/console/@globex/hygiene", "/v1/keys?account=globex&hygiene="
@@ -758,6 +761,7 @@ def shared(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.mark.requirement("X-21")
+@pytest.mark.screen("U-70")
 @pytest.mark.parametrize("page", TABLE)
 def test_what_a_screen_does_the_api_does(shared: tuple[Keywright, Door], page: str) -> None:
     """Each row of the table, by the page and by the API: the trail tells the same act, or the same things are shown."""

@@ -8,10 +8,11 @@ import http.client
 import json
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -132,6 +133,12 @@ class Site:
             with self.browser.page() as apart:
                 (SCREENSHOTS / f"{name}-{kind}.png").write_bytes(fewer_colours(apart, png))
 
+    def run(self, curl: str) -> Any:
+        """What a curl command that a page shows prints: it runs as it stands, but for the port of the test's server."""
+        line = re.sub(r"http://127\.0\.0\.1:\d+", self.base, curl.replace("curl ", "curl -s ", 1))
+        ran = subprocess.run(["bash", "-c", line], capture_output=True, check=True, timeout=30)
+        return json.loads(ran.stdout)
+
     def call(self, headers: dict[str, str], path: str) -> int:
         """The status of a request of a program's."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -212,6 +219,7 @@ def parsed(lines: str) -> dict[str, str]:
 
 @pytest.mark.requirement("X-02", "X-24")
 @pytest.mark.security("A-06")
+@pytest.mark.screen("U-12", "U-26", "U-27", "U-28", "U-29", "U-30", "U-32", "U-44", "U-52", "U-58")
 @pytest.mark.parametrize("name", WALKS)
 def test_the_walk(site: Site, name: str) -> None:
     """From signing in to the refused request after deletion, in a system's own words, on its own path."""
@@ -362,6 +370,8 @@ def _presented(site: Site, name: str) -> list[dict[str, str]]:
             code = copied(page, f"the {language} example", panel)
             assert code == panel.locator("pre").text_content().rstrip("\n")  # type: ignore[union-attr]
             assert all(value in code for value in headers.values())
+            if language == "curl":
+                assert site.run(code)["account"]["username"] == "globex"
         found.append(headers)
     return found
 
@@ -479,6 +489,7 @@ def _delete(site: Site, said: Words) -> None:
 
 
 @pytest.mark.requirement("F-17", "X-09")
+@pytest.mark.screen("U-25")
 def test_a_secret_is_nowhere_afterwards(site: Site) -> None:
     """Neither Back, a reload, the same address, a second tab, the history nor what the browser keeps has the secret again."""
     page = site.page
@@ -506,6 +517,28 @@ def test_a_secret_is_nowhere_afterwards(site: Site) -> None:
     assert not any(secret in asked for asked in site.browser.asked)
     second.close()
     site.go("/console/@globex/fullwhere/keys")
+
+
+@pytest.mark.screen("U-08")
+def test_the_day_of_expiry_is_spelled_out(site: Site) -> None:
+    """While one chooses when a key expires, the day is spelled out: of a number of days, of a day, of the keyspace's default."""
+    page = site.page
+    site.kw.keyspaces.apply(source("default") + '[expiry]\ndefault = "30d"\n')
+    site.go("/console/@globex/default/keys/new")
+    site.sign_in()
+    choices, says = page.get_by_label("Expires"), page.locator("#expires-says")
+    for choice, days in (("default", 30), ("7d", 7), ("365d", 365)):
+        choices.select_option(choice)
+        day = page.evaluate(
+            "days => new Date(Date.now() + days * 864e5).toLocaleDateString('en-GB', {dateStyle: 'long', timeZone: 'UTC'})",
+            days,
+        )
+        expect(says).to_have_text(f"It stops working on {day}.")
+    choices.select_option("on")
+    page.get_by_label("On this day").fill("2031-02-03")
+    expect(says).to_have_text("It stops working on 3 February 2031.")
+    choices.select_option("never")
+    expect(says).to_have_text("")
 
 
 def test_a_double_click_makes_one_key(site: Site) -> None:
@@ -597,6 +630,7 @@ def test_a_pasted_secret_is_never_sent(site: Site) -> None:
 
 
 @pytest.mark.requirement("B-09")
+@pytest.mark.screen("U-44")
 def test_a_key_is_found(site: Site) -> None:
     """Among others a key is found by its name, id, team, application, environment and state; what is found is ticked and stays so."""
     page, kw = site.page, site.kw
@@ -703,6 +737,7 @@ def _tab_to(page: Page, wanted: Locator, patience: int = 60) -> None:
 
 
 @pytest.mark.requirement("X-26")
+@pytest.mark.screen("U-48", "U-47")
 def test_three_hundred_keys(site: Site) -> None:
     """With 300 keys the list is paged, each of them is found, and several are disabled at once."""
     page = site.page

@@ -298,6 +298,7 @@ class Key(msgspec.Struct, frozen=True):
     ended_at: int | None
     secrets: tuple[StoredSecret, ...] = ()
     last_used_at: int | None = None
+    last_used_ip: str | None = None  # None where nobody said from where
     children: tuple[str, ...] | None = None  # the live keys that it made; None where nobody looked
     flags: tuple[str, ...] = ()  # what somebody should look at; ``maker_lost_rights``
 

@@ -106,6 +106,7 @@ def key(said: dict[str, Any]) -> Key:
         expires_at=instant(said["expires_at"]),
         ended_at=instant(said["ended_at"]),
         last_used_at=instant(said["last_used_at"]),
+        last_used_ip=said["last_used_ip"],
         created_at=parse_instant(said["created_at"]),
         updated_at=parse_instant(said["updated_at"]),
         secrets=_secrets(said),

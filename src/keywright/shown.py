@@ -58,6 +58,7 @@ def key(record: Key, now: int) -> dict[str, Any]:
         "updated_at": rfc3339(record.updated_at),
         "ended_at": _time(record.ended_at),
         "last_used_at": _time(record.last_used_at),
+        "last_used_ip": record.last_used_ip,
         "flags": list(record.flags),
     }
     if record.children is not None:

@@ -242,6 +242,7 @@ def delete(key_id: str, place: Place, *, yes: bool, as_json: bool) -> None:
     with reached(place) as installation:
         key = installation.keys.get(key_id)
         last = f"last used {rfc3339(key.last_used_at)}" if key.last_used_at else "never used"
+        last += f" from {key.last_used_ip}" if key.last_used_ip else ""
         confirm(
             f"Delete '{key.name}' ({key.id}), {last}? This cannot be undone, and whatever uses it stops.",
             yes=yes,
@@ -405,7 +406,7 @@ def show_key(key: "Key", now: int, *, as_json: bool) -> None:
             ("rotating", None if rotation is None else f"the old secret ends {rotation['old_ends_at']}"),
             ("expires", record["expires_at"] or "never"),
             ("created", f"{record['created_at']} by {key.created_by}"),
-            ("last used", record["last_used_at"] or "never"),
+            ("last used", _last_used(record)),
         ]
     )
 
@@ -539,6 +540,11 @@ def _changes(given: dict[str, Any], now: int) -> dict[str, Any]:
     if given["metadata"] is not None:
         changes["metadata"] = _metadata(given["metadata"])
     return changes
+
+
+def _last_used(record: dict[str, Any]) -> str:
+    at, ip = record["last_used_at"], record["last_used_ip"]
+    return "never" if at is None else f"{at} from {ip}" if ip else str(at)
 
 
 def _day(at: int | None) -> str:

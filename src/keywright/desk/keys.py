@@ -34,6 +34,7 @@ from keywright.model import (
 from keywright.store import accounts, audit, keys, keyspaces, people, usage
 from keywright.store.db import Database
 from keywright.store.keys import SORTS, Filter
+from keywright.store.usage import Seen
 from keywright.times import DAY, SECOND
 
 LONGEST_GRACE: Final = 30 * DAY  # seconds
@@ -718,15 +719,16 @@ def _could_make(person: Person | None, key: Key, space: Keyspace | None) -> bool
     return True
 
 
-def _used(key: Key, seen: dict[tuple[str, int], int]) -> Key:
+def _used(key: Key, seen: dict[tuple[str, int], Seen]) -> Key:
+    uses = {secret.n: seen[key.id, secret.n] for secret in key.secrets if (key.id, secret.n) in seen}
+    if not uses:
+        return key
     own = tuple(
-        msgspec.structs.replace(secret, last_used_at=seen[key.id, secret.n])
-        if (key.id, secret.n) in seen
-        else secret
+        msgspec.structs.replace(secret, last_used_at=uses[secret.n].at) if secret.n in uses else secret
         for secret in key.secrets
     )
-    times = [secret.last_used_at for secret in own if secret.last_used_at is not None]
-    return msgspec.structs.replace(key, secrets=own, last_used_at=max(times, default=None))
+    last = max(uses.values(), key=lambda use: use.at)
+    return msgspec.structs.replace(key, secrets=own, last_used_at=last.at, last_used_ip=last.ip)
 
 
 def _environment(given: str | None, space: Keyspace) -> str:

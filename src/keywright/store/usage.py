@@ -116,12 +116,10 @@ def _place(row: Count | Seen) -> tuple[str | int, ...]:
     return row.key_id, row.keyspace, row.environment, row.minute, row.code, row.resource
 
 
-def last(connection: Connection, key_ids: Iterable[str]) -> dict[tuple[str, int], int]:
-    """When each secret of these keys was last used."""
-    query = select(last_used.c.key_id, last_used.c.n, last_used.c.at).where(
-        last_used.c.key_id.in_(list(key_ids))
-    )
-    return {(row.key_id, row.n): row.at for row in connection.execute(query)}
+def last(connection: Connection, key_ids: Iterable[str]) -> dict[tuple[str, int], Seen]:
+    """When and from where each secret of these keys was last used."""
+    query = select(last_used).where(last_used.c.key_id.in_(list(key_ids)))
+    return {(row.key_id, row.n): Seen(row.key_id, row.n, row.at, row.ip) for row in connection.execute(query)}
 
 
 def busiest(connection: Connection, since: int, least: int) -> list[tuple[str, str, str, str, int]]:

@@ -31,7 +31,7 @@ def trail(visit: Visit) -> Response:
         narrow=Typed(narrow),
         problem=problem,
         act_of=words.act,
-        names={person_id: visit.opened.people.name_of(person_id) for person_id in ids},
+        names=visit.opened.people.names_of(ids),
     )
 
 

@@ -11,7 +11,7 @@ from keywright.server.console.visits import Page, Visit, field
 
 #: How many can be ticked, and how many of a long list are changed in one transaction.
 MOST_AT_ONCE: Final = 200
-_LISTED_BY: Final = ("environment", "state", "team", "application", "q")
+_LISTED_BY: Final = ("environment", "state", "team", "application", "hygiene", "q")
 _ACTS: Final = ("disable", "enable", "invalidate", "delete")
 
 

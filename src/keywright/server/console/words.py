@@ -1,9 +1,10 @@
 """Every word of the console that is not a profile's own, in one place."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from keywright import hygiene, limits, reasons
+from keywright.errors import CODES
 from keywright.model import Key, Keyspace, Limit
 from keywright.schemes import SCHEMES
 
@@ -33,6 +34,8 @@ SCAN_AGAIN: Final = (
 NOT_THE_SAME: Final = "is not what was typed the first time"
 NOTHING_CHOSEN: Final = "Tick some keys first, two hundred at most, and choose what to do with them."
 TYPE_THE_ACCOUNT: Final = "Type the name of the account as it stands beside the box. Nothing was changed."
+NOT_YOURS_TO_GIVE: Final = "not yours to give: your own access does not have it"
+NO_SUCH_REQUEST: Final = "No request with that id was refused with this key, as far as the log goes back."
 TYPE_THE_NAME: Final = "does not match: type the key's name as it stands above"
 
 _ERRORS: Final = {
@@ -114,6 +117,11 @@ HYGIENE: Final = {
         "Rotate",
     ),
 }
+#: What a key's own page says of it.
+ADVICE: Final = {
+    "unused": "Nobody has used it for thirty days: disable it, and enable it if somebody misses it.",
+    "expiring": "It ends within fourteen days, and with it whatever uses it.",
+}
 #: What can be confirmed, and the template that asks.
 CONFIRM: Final = ("rotate", "invalidate", "delete")
 _RIGHTS: Final = {
@@ -169,6 +177,11 @@ _ACTS: Final = {
 }
 
 
+#: The part of a day's requests from which on a badge tells that they were refused.
+MANY: Final = 0.1
+_MAKERS: Final = {"management_key": "management key", "command": "the command", "library": "the library"}
+
+
 class Status(NamedTuple):
     """What a key's badge says, and how it looks: good, warn, bad, or off."""
 
@@ -189,14 +202,30 @@ def error(status: int) -> str:
     return _ERRORS.get(status, "Something went wrong")
 
 
-def may_not(scope: str) -> str:
-    """What somebody is told whose role does not allow it."""
-    return f"Your role does not let you {_RIGHTS.get(scope, scope)}. An admin of the account can."
+def may_not(scope: str, admins: Sequence[str]) -> str:
+    """What somebody is told whose role does not allow it, and whom to ask."""
+    whom = f"Ask {', '.join(admins[:3])}." if admins else "An admin of the account can."
+    return f"Your role does not let you {_RIGHTS.get(scope, scope)}. {whom}"
 
 
 def act(name: str) -> str:
     """What somebody did, as a page tells it."""
     return _ACTS.get(name, name)
+
+
+def maker(created_by: str, names: Mapping[str, str]) -> str:
+    """Who made a key, as a page tells it."""
+    kind, _, who = created_by.partition(":")
+    if kind == "person":
+        return names.get(who, who)
+    return _MAKERS.get(kind, kind.replace("_", " ")) + (
+        f" {who}" if kind in ("key", "management_key") else ""
+    )
+
+
+def outcome(code: str) -> str:
+    """What became of a request, in a few words."""
+    return "Let in" if code == "ok" else CODES[code].title
 
 
 def refusal(code: str, reason: str) -> str:
@@ -209,8 +238,8 @@ def limit(one: Limit) -> str:
     return limits.spell(one)
 
 
-def status(key: Key, now: int) -> Status:
-    """The badge of a key: the worst of what can be said of it."""
+def status(key: Key, now: int, day: Mapping[str, int], hour: Mapping[str, int]) -> Status:
+    """The badge of a key: the worst of what can be said of it. ``day`` and ``hour`` are its latest verdicts, by code."""
     if key.state == "invalidated":
         return Status("Invalidated", "off")
     if key.state == "expired":
@@ -219,6 +248,13 @@ def status(key: Key, now: int) -> Status:
         return Status("Disabled", "bad")
     if len([one for one in key.secrets if one.ends_at is None or one.ends_at > now]) > 1:
         return Status("Rotating", "warn")
+    if hour.get("quota_exhausted"):
+        return Status("Quota used up", "bad")
+    asked = sum(day.values())
+    if day.get("rate_limited", 0) > asked * MANY:
+        return Status("Rate limited", "warn")
+    if asked - day.get("ok", 0) > asked * MANY:
+        return Status("Many refusals", "warn")
     found = hygiene.findings(key, now)
     if "expiring" in found:
         return Status("Expires soon", "warn")
