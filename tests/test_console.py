@@ -18,6 +18,7 @@ import pytest
 
 from conftest import bearer, make
 from keywright import Issued, Keywright
+from keywright.hygiene import FINDINGS
 from keywright.model import Actor, Binding, Session
 from keywright.profiles import load, source
 from keywright.roles import RIGHTS, ROLES
@@ -676,7 +677,7 @@ def test_hygiene_finds_and_does(door: Door, kw: Keywright, clock: Clock) -> None
     begun = begin(kw, "admin")
 
     page = text(door.get(at, signed_in(begun)))
-    for finding in ("unused", "expiring", "all_access", "no_expiry", "old"):
+    for finding in FINDINGS:
         told = {one["name"] for one in door.get(api + finding, as_person(kw, begun)).json["items"]}
         part = page.partition(f'<section aria-labelledby="{finding}">')[2].partition("</section>")[0]
         assert {name for name in ("Idle", "Ending", "Closed", "Foreign") if f"<bdi>{name}<" in part} == told

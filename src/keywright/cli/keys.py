@@ -119,7 +119,9 @@ def _create(
 @click.option("--application", help="Of one application.")
 @click.option(
     "--hygiene",
-    type=click.Choice(["unused", "expiring", "all_access", "no_expiry", "old"]),
+    type=click.Choice(
+        ["unused", "expiring", "maker_lost_rights", "all_access", "no_limit", "no_expiry", "old"]
+    ),
     help="Those that work and want looking after.",
 )
 @click.option("--search", "q", help="Part of a name, id, team, application or description.")

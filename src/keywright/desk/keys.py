@@ -14,7 +14,7 @@ from keywright.desk import LIBRARY, Change, Desk, cursors, fields, grants
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.once import Once
 from keywright.errors import Conflict, Exceeds, Forbidden, Invalid, NotFound, Unavailable
-from keywright.hygiene import FINDINGS, findings
+from keywright.hygiene import FINDINGS, MAKER_LOST_RIGHTS, UNUSED, bounds
 from keywright.keyring import Keyring
 from keywright.model import (
     MANAGEMENT,
@@ -33,12 +33,14 @@ from keywright.model import (
 )
 from keywright.store import accounts, audit, keys, keyspaces, people, usage
 from keywright.store.db import Database
-from keywright.store.keys import SORTS, Filter
+from keywright.store.keys import SORTS, Filter, Outline
 from keywright.store.usage import Seen
 from keywright.times import DAY, SECOND
 
 LONGEST_GRACE: Final = 30 * DAY  # seconds
 LONGEST_PAGE: Final = 200
+#: How many keys are looked through at once for those of which a finding holds that the store cannot say alone.
+_SIFTED: Final = 2_000
 STATES: Final = ("active", "disabled", "invalidated", "expired")
 #: What may still be edited of a key that was invalidated: what it is called, not what it could do.
 _NAMES: Final = frozenset({"name", "description", "team", "application", "metadata"})
@@ -645,17 +647,40 @@ class Keys(Desk):
     def _found(
         self, connection: Connection, narrow: Filter, now: int, after: Sequence[Any] | None, many: int
     ) -> Sequence[Key]:
-        """The next keys of a list. Of a finding the store knows a part, and has to be asked until there are enough."""
-        if narrow.hygiene is None:
-            return keys.page(connection, narrow, now, after=after, limit=many)
-        found: list[Key] = []
-        while len(found) < many:
-            some = keys.page(connection, narrow, now, after=after, limit=LONGEST_PAGE)
-            found += [key for key in self._last_used(some) if narrow.hygiene in findings(key, now)]
-            if len(some) < LONGEST_PAGE:
+        """The next keys of a list. What the store cannot say alone is sifted from what it has, until there are enough."""
+        if narrow.hygiene == "no_limit":
+            spaces = [one.keyspace for one in keyspaces.every(connection)]
+            held = tuple(space.name for space in spaces if bounds(space))
+            return keys.page(connection, narrow, now, after=after, limit=many, keyspaces=held)
+        if narrow.hygiene == "unused":
+            return self._sifted(connection, narrow, now, after, many, self._unused)
+        if narrow.hygiene == MAKER_LOST_RIGHTS:
+            return self._sifted(connection, narrow, now, after, many, _out_of_rights)
+        return keys.page(connection, narrow, now, after=after, limit=many)
+
+    def _sifted(
+        self,
+        connection: Connection,
+        narrow: Filter,
+        now: int,
+        after: Sequence[Any] | None,
+        many: int,
+        sift: Callable[[Connection, Sequence[Outline], int], Sequence[str]],
+    ) -> Sequence[Key]:
+        chosen: tuple[str, ...] = ()
+        while len(chosen) < many:
+            some = keys.outlines(connection, narrow, now, after=after, limit=_SIFTED)
+            chosen += tuple(sift(connection, some, now))
+            if len(some) < _SIFTED:
                 break
-            after = keys.place_of(some[-1], narrow.sort)
-        return found[:many]
+            after = some[-1].place
+        found = {key.id: key for key in keys.several(connection, chosen[:many], now)}
+        return [found[key_id] for key_id in chosen[:many]]
+
+    def _unused(self, _connection: Connection, some: Sequence[Outline], now: int) -> Sequence[str]:
+        with self.database.read("usage") as connection:
+            used = usage.used_since(connection, [one.id for one in some], now - UNUSED)
+        return [one.id for one in some if one.id not in used]
 
     def _with_last_use(self, found: Sequence[Key]) -> Sequence[Key]:
         try:
@@ -685,21 +710,36 @@ def _with_children(connection: Connection, key: Key, now: int) -> Key:
 
 def _with_flags(connection: Connection, found: Sequence[Key]) -> list[Key]:
     """Flag the keys whose maker could not make them today."""
-    makers = {key.created_by.removeprefix("person:") for key in found if key.created_by.startswith("person:")}
-    if not makers:
-        return list(found)
-    known = people.several(connection, makers)
-    spaces = {one.keyspace.name: one.keyspace for one in keyspaces.every(connection)}
+    flagged = set(_out_of_rights(connection, found, 0))
     return [
-        msgspec.structs.replace(key, flags=("maker_lost_rights",))
-        if key.created_by.startswith("person:")
-        and not _could_make(known.get(key.created_by.removeprefix("person:")), key, spaces.get(key.keyspace))
-        else key
+        msgspec.structs.replace(key, flags=(MAKER_LOST_RIGHTS,)) if key.id in flagged else key
         for key in found
     ]
 
 
-def _could_make(person: Person | None, key: Key, space: Keyspace | None) -> bool:
+def _out_of_rights(connection: Connection, found: Sequence[Key | Outline], _now: int) -> list[str]:
+    """Those of some keys whose maker could not make them today. Keys that are alike are looked at once."""
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for key in found:
+        if key.created_by.startswith("person:"):
+            same = key.created_by, key.account, key.keyspace, key.access, key.scopes, key.binding
+            alike.setdefault(same, []).append(key.id)
+    if not alike:
+        return []
+    known = people.several(connection, {maker.removeprefix("person:") for maker, *_ in alike})
+    spaces = {one.keyspace.name: one.keyspace for one in keyspaces.every(connection)}
+    firsts = {ids[0] for ids in alike.values()}
+    lost = {
+        key.id
+        for key in found
+        if key.id in firsts
+        and not _could_make(known.get(key.created_by.removeprefix("person:")), key, spaces.get(key.keyspace))
+    }
+    gone = {key_id for ids in alike.values() if ids[0] in lost for key_id in ids}
+    return [key.id for key in found if key.id in gone]
+
+
+def _could_make(person: Person | None, key: Key | Outline, space: Keyspace | None) -> bool:
     if person is None or person.state != "active":
         return False
     if person.operator:

@@ -70,6 +70,19 @@ class Named(NamedTuple):
     binding: Binding | None
 
 
+class Outline(NamedTuple):
+    """As much of a key as it takes to look through many: where it stands in its list, and who made it."""
+
+    id: str
+    place: tuple[Any, str]
+    created_by: str
+    account: str
+    keyspace: str
+    access: str
+    scopes: tuple[str, ...]
+    binding: Binding | None
+
+
 def add(tx: Connection, values: dict[str, Any], mac: bytes, pepper: int, hint: dict[str, str]) -> None:
     """Write a new key with its first secret. An id that is taken breaks a constraint."""
     tx.execute(insert(keys).values(_columns(values)))
@@ -147,17 +160,49 @@ def children(connection: Connection, key_id: str, now: int) -> tuple[str, ...]:
 
 
 def page(
-    connection: Connection, narrow: Filter, now: int, *, after: Sequence[Any] | None, limit: int
+    connection: Connection,
+    narrow: Filter,
+    now: int,
+    *,
+    after: Sequence[Any] | None,
+    limit: int,
+    keyspaces: Sequence[str] | None = None,
 ) -> list[Key]:
-    """Read some keys that are not deleted, in the filter's order, from behind ``after`` (the last one's place)."""
+    """Read some keys that are not deleted, in the filter's order, from behind ``after`` (the last one's place).
+
+    ``keyspaces`` are those that any may be of, where not every one will do.
+    """
+    query = _ordered(_select(), narrow, now, after)
+    if keyspaces is not None:
+        query = query.where(keys.c.keyspace.in_(keyspaces))
+    return _keys(connection, connection.execute(query.limit(limit)).all(), now)
+
+
+def outlines(
+    connection: Connection, narrow: Filter, now: int, *, after: Sequence[Any] | None, limit: int
+) -> list[Outline]:
+    """As ``page``, of each key what it takes to look through many."""
+    own = keys.c
+    columns = own.id, SORTS[narrow.sort][0], own.created_by, accounts.c.username, own.keyspace, own.access
+    query = select(*columns, own.scopes, own.binding).join(accounts, accounts.c.id == own.account_id)
+    return [
+        Outline(
+            key_id, (place, key_id), maker, account, keyspace, access, _texts(scopes),
+            None if binding is None else _binding(binding),
+        )
+        for key_id, place, maker, account, keyspace, access, scopes, binding in connection.execute(
+            _ordered(query, narrow, now, after).limit(limit)
+        )
+    ]  # fmt: skip
+
+
+def _ordered(query: Select[Any], narrow: Filter, now: int, after: Sequence[Any] | None) -> Select[Any]:
     column, backwards = SORTS[narrow.sort]
-    query = _select().where(*_conditions(narrow, now))
+    query = query.where(*_conditions(narrow, now))
     if after is not None:
         place = tuple_(column, keys.c.id)
         query = query.where(place < tuple_(*after) if backwards else place > tuple_(*after))
-    order = (column.desc(), keys.c.id.desc()) if backwards else (column, keys.c.id)
-    rows = connection.execute(query.order_by(*order).limit(limit)).all()
-    return _keys(connection, rows, now)
+    return query.order_by(*((column.desc(), keys.c.id.desc()) if backwards else (column, keys.c.id)))
 
 
 def place_of(key: Key, sort: str) -> list[Any]:
@@ -278,13 +323,16 @@ def _active(now: int) -> list[ColumnElement[bool]]:
 
 
 def _suspects(finding: str, now: int) -> ColumnElement[bool]:
-    """The keys of which a finding can hold: never too few."""
+    """The keys of which a finding can hold: never too few, and those alone where the keys file can say."""
+    newer = select(secrets.c.n).where(secrets.c.key_id == keys.c.id, secrets.c.created_at > now - OLD)
     found: dict[str, ColumnElement[bool]] = {
         "unused": keys.c.created_at <= now - UNUSED,
+        "maker_lost_rights": keys.c.created_by.startswith("person:", autoescape=True),
+        "no_limit": and_(keys.c.limits == "[]", keys.c.plan.is_(None)),
         "expiring": keys.c.expires_at <= now + EXPIRING,
         "all_access": keys.c.access == "all",
         "no_expiry": keys.c.expires_at.is_(None),
-        "old": keys.c.created_at <= now - OLD,
+        "old": and_(keys.c.created_at <= now - OLD, ~newer.exists()),
     }
     return found[finding]
 

@@ -122,6 +122,12 @@ def last(connection: Connection, key_ids: Iterable[str]) -> dict[tuple[str, int]
     return {(row.key_id, row.n): Seen(row.key_id, row.n, row.at, row.ip) for row in connection.execute(query)}
 
 
+def used_since(connection: Connection, key_ids: Sequence[str], instant: int) -> set[str]:
+    """Those of some keys that were used after an instant."""
+    query = select(last_used.c.key_id).where(last_used.c.key_id.in_(key_ids), last_used.c.at > instant)
+    return set(connection.execute(query).scalars())
+
+
 def busiest(connection: Connection, since: int, least: int) -> list[tuple[str, str, str, str, int]]:
     """Keys that were let in at least so often in the minutes since an instant: id, keyspace, environment, account, times."""
     minutes, times = usage_minutes.c, func.sum(usage_minutes.c.count)

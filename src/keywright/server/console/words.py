@@ -101,11 +101,23 @@ HYGIENE: Final = {
         "extend",
         "90 days more",
     ),
+    "maker_lost_rights": Finding(
+        "Maker without rights",
+        "Whoever made them could not make them today, and may still know their secrets.",
+        "rotate",
+        "Rotate",
+    ),
     "all_access": Finding(
         "May do everything",
         "More than most programs need: choose less, and less is lost.",
         "edit",
         "Choose less",
+    ),
+    "no_limit": Finding(
+        "Without a limit",
+        "The keyspace has limits or plans, and these keys none: one in a loop uses up what all share.",
+        "edit",
+        "Give it one",
     ),
     "no_expiry": Finding(
         "Without expiry", "A copy that somebody forgot works for ever.", "extend", "End in 90 days"
