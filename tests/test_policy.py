@@ -128,6 +128,14 @@ def test_a_key_expires_at_the_instant(away: int, code: str) -> None:
     assert decided(key(expires_at=NOW + away)).code == code
 
 
+@pytest.mark.parametrize("state", ["disabled", "invalidated", "deleted"])
+@pytest.mark.parametrize("away", [-1, 0, 1])
+def test_a_disabled_key_comes_back_at_the_instant(state: str, away: int) -> None:
+    """A key that is disabled for a time works from its end on, to the microsecond; one that ended otherwise never does."""
+    back = state == "disabled" and away <= 0
+    assert (decided(key(state=state, disabled_until=NOW + away)) == ALLOW) is back
+
+
 @pytest.mark.security("K-12")
 @pytest.mark.parametrize(("away", "code"), [(-1, "rotated"), (0, "rotated"), (1, "ok")])
 def test_a_replaced_secret_ends_at_the_instant(away: int, code: str) -> None:

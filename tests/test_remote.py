@@ -21,6 +21,7 @@ from keywright import Client, Conflict, Denied, Exceeds, Invalid, Keywright, Not
 from keywright.cli import keywright as top
 from keywright.clock import process_clock
 from keywright.desk.grants import Reach
+from keywright.times import rfc3339
 from people import member
 from processes import Folder, Ran
 from surfaces import manager, served, server
@@ -679,6 +680,21 @@ def test_without_a_server_nothing_is_let_in(on: Remote) -> None:
             answer = client.answer(verdict)
         assert (verdict.code, bool(verdict), verdict.key) == ("unavailable", False, None)
         assert (answer.status, dict(answer.headers)["Retry-After"]) == (503, "1")
+
+
+def test_a_key_is_disabled_for_a_time(on: Remote) -> None:
+    """By the command and by the library on a server, a key is disabled until an instant that both say."""
+    key = make(on.kw)
+    said = on.remote("keys", "disable", key.key.id, "--for", "1h")
+    until = on.kw.keys.get(key.key.id).disabled_until
+    assert until is not None
+    assert said.out == f"disabled: {key.key.id} (CRM sync), disabled until {rfc3339(until)}\n"
+    with on.client() as client:
+        longer = client.keys.disable(key.key.id, for_seconds=7200).key
+        assert longer.disabled_until == on.kw.keys.get(key.key.id).disabled_until
+        assert (longer.disabled_until or 0) >= until + 3599 * 1_000_000
+    wrong = on.remote("keys", "disable", key.key.id, "--for", "soon")
+    assert (wrong.code, "--for" in wrong.err) == (2, True)
 
 
 def test_keys_verify_counts_nothing(on: Remote) -> None:

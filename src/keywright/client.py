@@ -300,9 +300,9 @@ class Keys(Noun):
         """Stop a key for ever; it stays in the list. Raises ``NotFound``."""
         return self._do(key_id, "invalidate", {"reason": reason})
 
-    def disable(self, key_id: str, *, actor: Actor | None = None) -> Changed:
-        """Stop a key until it is enabled. Raises ``NotFound`` or ``Conflict``."""
-        return self._do(key_id, "disable")
+    def disable(self, key_id: str, *, for_seconds: int | None = None, actor: Actor | None = None) -> Changed:
+        """Stop a key until it is enabled, or for so many seconds. Raises ``NotFound``, ``Invalid`` or ``Conflict``."""
+        return self._do(key_id, "disable", None if for_seconds is None else {"for_seconds": for_seconds})
 
     def enable(self, key_id: str, *, actor: Actor | None = None) -> Changed:
         """Let a disabled key work again. Raises ``NotFound`` or ``Conflict``."""

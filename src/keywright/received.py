@@ -107,6 +107,7 @@ def key(said: dict[str, Any]) -> Key:
         ended_at=instant(said["ended_at"]),
         last_used_at=instant(said["last_used_at"]),
         last_used_ip=said["last_used_ip"],
+        disabled_until=instant(said["disabled_until"]),
         created_at=parse_instant(said["created_at"]),
         updated_at=parse_instant(said["updated_at"]),
         secrets=_secrets(said),

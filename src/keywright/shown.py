@@ -49,6 +49,7 @@ def key(record: Key, now: int) -> dict[str, Any]:
         "metadata": record.metadata,
         "state": record.state,
         "state_reason": record.state_reason,
+        "disabled_until": _time(record.disabled_until),
         "hint": record.secrets[0].hint if record.secrets else {},
         "secrets": [_secret(secret) for secret in live],
         "rotation": _rotation(record, now),

@@ -216,10 +216,22 @@ def _simple(verb: str, done: str, sentence: str) -> None:
 for _verb, _done, _sentence in (
     ("finish", "rotation finished", "End the old secret of a rotation now."),
     ("cancel", "rotation cancelled", "End the new secret of a rotation now."),
-    ("disable", "disabled", "Stop a key until it is enabled."),
     ("enable", "enabled", "Let a disabled key work again."),
 ):
     _simple(_verb, _done, _sentence)
+
+
+@command.command("disable")
+@click.argument("key_id")
+@click.option("--for", "span", help="Only for so long: 1h. Then it works again by itself.")
+@as_json
+@anywhere
+def disable(key_id: str, span: str | None, place: Place, *, as_json: bool) -> None:
+    """Stop a key until it is enabled, or for a time."""
+    seconds = None if span is None else parse_span(span, path="--for")
+    with reached(place) as installation:
+        changed = installation.keys.disable(key_id, for_seconds=seconds, actor=actor())
+        show_changed(changed, installation.clock(), "disabled", as_json=as_json)
 
 
 @command.command("invalidate")
@@ -404,6 +416,7 @@ def show_key(key: "Key", now: int, *, as_json: bool) -> None:
             ("networks", list(key.allowed_ips)),
             ("state", key.state),
             ("reason", key.state_reason),
+            ("until", record["disabled_until"]),
             ("ends in", ", ".join(f"{name} …{last}" for name, last in record["hint"].items())),
             ("rotating", None if rotation is None else f"the old secret ends {rotation['old_ends_at']}"),
             ("expires", record["expires_at"] or "never"),
@@ -421,7 +434,8 @@ def show_changed(changed: "Changed", now: int, done: str, *, as_json: bool) -> N
     if as_json:
         print_json(shown.changed(changed, now))
     else:
-        print_line(f"{done}: {changed.key.id} ({changed.key.name}), {changed.key.state}")
+        until = f" until {rfc3339(changed.key.disabled_until)}" if changed.key.disabled_until else ""
+        print_line(f"{done}: {changed.key.id} ({changed.key.name}), {changed.key.state}{until}")
         if changed.key.children and changed.key.state in ("invalidated", "deleted"):
             print_line(f"keys that it made go on working: {', '.join(changed.key.children)}")
 

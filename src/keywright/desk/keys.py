@@ -35,9 +35,10 @@ from keywright.store import accounts, audit, keys, keyspaces, people, usage
 from keywright.store.db import Database
 from keywright.store.keys import SORTS, Filter, Outline
 from keywright.store.usage import Seen
-from keywright.times import DAY, SECOND
+from keywright.times import DAY, SECOND, rfc3339
 
 LONGEST_GRACE: Final = 30 * DAY  # seconds
+LONGEST_PAUSE: Final = 365 * DAY  # seconds
 LONGEST_PAGE: Final = 200
 #: How many keys are looked through at once for those of which a finding holds that the store cannot say alone.
 _SIFTED: Final = 2_000
@@ -422,11 +423,27 @@ class Keys(Desk):
             self._invalidate(change, before, why, actor)
             return self._after(change, before)
 
-    def disable(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
-        """Stop a key until it is enabled. Raises ``NotFound``, or ``Conflict`` for one that was invalidated."""
+    def disable(
+        self,
+        key_id: str,
+        *,
+        for_seconds: int | None = None,
+        actor: Actor = LIBRARY,
+        reach: Reach = EVERYTHING,
+    ) -> Changed:
+        """Stop a key until it is enabled, or for so many seconds, after which it works again by itself, at the instant.
+
+        Raises ``NotFound``, ``Invalid``, or ``Conflict``: for a key that was invalidated, or for one that is disabled without
+        an end, which a time would enable.
+        """
+        if for_seconds is not None and (
+            isinstance(for_seconds, bool) or not 1 <= for_seconds <= LONGEST_PAUSE
+        ):
+            raise Invalid(f"is from 1 to {LONGEST_PAUSE}", path="for_seconds")
         with self.change() as change:
             before = self._in_reach(change, key_id, reach)
-            self._switch(change, before, "disabled", actor, reach)
+            until = None if for_seconds is None else change.now + for_seconds * SECOND
+            self._switch(change, before, "disabled", actor, reach, until)
             return self._after(change, before)
 
     def enable(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
@@ -494,7 +511,7 @@ class Keys(Desk):
             if state == "invalidated":
                 keys.end_secrets(change.tx, key_id, before.secrets[0].n + 1, change.now)
                 self._set_state(change, key_id, state, "leaked", ended_at=change.now)
-            elif state != before.state:
+            elif state != before.state or (policy == "disable" and before.disabled_until is not None):
                 self._set_state(change, key_id, state, "leaked")
             change.announce("key", key_id)
             told = {"secret": secret, "policy": policy, "url": url}
@@ -581,16 +598,28 @@ class Keys(Desk):
         keys.add_secret(change.tx, key_id, n, mac, self.keyring.current, hint, change.now, grace=grace)
         return _shown(space, key_id, secret)
 
-    def _switch(self, change: Change, before: Key, state: str, actor: Actor, reach: Reach) -> None:
+    def _switch(
+        self,
+        change: Change,
+        before: Key,
+        state: str,
+        actor: Actor,
+        reach: Reach,
+        until: int | None = None,
+    ) -> None:
         if before.state == "invalidated":
             raise Conflict("an invalidated key cannot be disabled or enabled again")
-        if before.state == state or (before.state == "expired" and state == "active"):
+        if before.state == "disabled" == state and until is not None and before.disabled_until is None:
+            raise Conflict("the key is disabled without an end: enable it first")
+        same = before.state == state and before.disabled_until == until
+        if same or (before.state == "expired" and state == "active"):
             return
         if state == "active":
             space = self._keyspace(change, before.keyspace, management=reach.management)
             reach.give(space, before.access, before.scopes)
-        self._set_state(change, before.id, state, None)
-        self._tell(change, before, actor, "key.enable" if state == "active" else "key.disable")
+        self._set_state(change, before.id, state, None, disabled_until=until)
+        told = {} if until is None else {"until": rfc3339(until)}
+        self._tell(change, before, actor, "key.enable" if state == "active" else "key.disable", **told)
 
     def _invalidate(self, change: Change, before: Key, reason: str | None, actor: Actor) -> None:
         if before.state == "invalidated":
@@ -600,7 +629,8 @@ class Keys(Desk):
         self._tell(change, before, actor, "key.invalidate", reason=reason)
 
     def _set_state(self, change: Change, key_id: str, state: str, reason: str | None, **more: Any) -> None:
-        keys.change(change.tx, key_id, state=state, state_reason=reason, updated_at=change.now, **more)
+        values = {"state": state, "state_reason": reason, "disabled_until": None, "updated_at": change.now}
+        keys.change(change.tx, key_id, **(values | more))
 
     def _changed(self, change: Change, before: Key, actor: Actor, action: str, **detail: Any) -> Changed:
         self._tell(change, before, actor, action, **detail)

@@ -222,7 +222,7 @@ def names(connection: Connection, key_ids: Iterable[str], now: int) -> dict[str,
     """What these keys are called, as far as they are not purged."""
     wanted, found = sorted(set(key_ids)), {}
     columns = (
-        keys.c.id, keys.c.name, keys.c.state, keys.c.expires_at, keys.c.keyspace, keys.c.environment,
+        keys.c.id, keys.c.name, keys.c.state, keys.c.expires_at, keys.c.disabled_until, keys.c.keyspace, keys.c.environment,
         keys.c.team, keys.c.application, keys.c.binding, accounts.c.username,
     )  # fmt: skip
     query = select(*columns).join(accounts, accounts.c.id == keys.c.account_id)
@@ -231,7 +231,7 @@ def names(connection: Connection, key_ids: Iterable[str], now: int) -> dict[str,
             found[row.id] = Named(
                 row.id,
                 row.name,
-                key_state(row.state, row.expires_at, now),
+                key_state(row.state, row.expires_at, now, row.disabled_until),
                 row.keyspace,
                 row.environment,
                 row.username,
@@ -261,7 +261,7 @@ def ids(connection: Connection) -> Iterator[list[bytes]]:
 
 def expiring(connection: Connection, now: int, until: int) -> int:
     """How many active keys expire between now and then."""
-    soon = and_(keys.c.state == "active", keys.c.expires_at > now, keys.c.expires_at <= until)
+    soon = and_(works(now), keys.c.expires_at > now, keys.c.expires_at <= until)
     return int(connection.execute(select(func.count()).select_from(keys).where(soon)).scalar_one())
 
 
@@ -310,16 +310,25 @@ def _conditions(narrow: Filter, now: int) -> list[ColumnElement[bool]]:
     if narrow.hygiene is not None:
         found += [*_active(now), _suspects(narrow.hygiene, now)]
     if narrow.state == "expired":
-        found += [keys.c.state == "active", keys.c.expires_at <= now]
+        found += [works(now), keys.c.expires_at <= now]
     elif narrow.state == "active":
         found += _active(now)
+    elif narrow.state == "disabled":
+        found += [keys.c.state == "disabled", ~works(now)]
     elif narrow.state is not None:
         found.append(keys.c.state == narrow.state)
     return found
 
 
+def works(now: int) -> ColumnElement[bool]:
+    """The keys that are active, or disabled for a time that is over; of which some may have expired."""
+    until = keys.c.disabled_until
+    back = and_(keys.c.state == "disabled", until.is_not(None), until <= now)
+    return or_(keys.c.state == "active", back)
+
+
 def _active(now: int) -> list[ColumnElement[bool]]:
-    return [keys.c.state == "active", or_(keys.c.expires_at.is_(None), keys.c.expires_at > now)]
+    return [works(now), or_(keys.c.expires_at.is_(None), keys.c.expires_at > now)]
 
 
 def _suspects(finding: str, now: int) -> ColumnElement[bool]:
@@ -390,8 +399,9 @@ def _read(row: Row[Any], its_secrets: tuple[StoredSecret, ...], now: int) -> Key
         expires_at=row.expires_at,
         allowed_ips=_texts(row.allowed_ips),
         metadata=msgspec.json.decode(row.metadata),
-        state=key_state(row.state, row.expires_at, now),
+        state=(state := key_state(row.state, row.expires_at, now, row.disabled_until)),
         state_reason=row.state_reason,
+        disabled_until=row.disabled_until if state == "disabled" else None,
         parent=row.parent,
         binding=None if row.binding is None else _binding(row.binding),
         created_at=row.created_at,

@@ -87,6 +87,12 @@ class Invalidation(Body):
     reason: str | None = Field(default=None)
 
 
+class Pause(Body):
+    """For how long a key is stopped; without, until it is enabled."""
+
+    for_seconds: int | None = None
+
+
 @router.post("", status_code=201)
 def create(
     body: NewKey,
@@ -221,11 +227,13 @@ def invalidate(
 
 
 @router.post("/{key_id}/disable")
-def disable(key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
-    """Stop a key until it is enabled."""
-    return changed_answer(
-        opened.keys.disable(key_id, actor=caller.actor, reach=caller.reach), opened, response
-    )
+def disable(
+    key_id: str, caller: Writes, opened: Opened, response: Response, body: Pause | None = None
+) -> dict[str, Any]:
+    """Stop a key until it is enabled, or for so many seconds: then it works again by itself."""
+    seconds = None if body is None else body.for_seconds
+    changed = opened.keys.disable(key_id, for_seconds=seconds, actor=caller.actor, reach=caller.reach)
+    return changed_answer(changed, opened, response)
 
 
 @router.post("/{key_id}/enable")

@@ -413,6 +413,11 @@ def _switching(doing: str) -> Callable[[Visit], Response]:
 
     def switch(visit: Visit) -> Response:
         keys, key_id = visit.opened.keys, visit.request.path_params["key_id"]
+        seconds = field(visit.form, "for")
+        if doing == "disable" and seconds is not None:
+            pause = int(seconds) if seconds.isdigit() and len(seconds) < 9 else 0
+            keys.disable(key_id, for_seconds=pause, actor=visit.caller.actor, reach=visit.reach)
+            return visit.go(visit.keys_at(key_id), said="disable_for")
         verbs = {"disable": keys.disable, "enable": keys.enable, "finish": keys.finish, "cancel": keys.cancel}
         verbs[doing](key_id, actor=visit.caller.actor, reach=visit.reach)
         return visit.go(visit.keys_at(key_id), said=doing)

@@ -58,6 +58,7 @@ SAID: Final = {
     "shown_once": "This key was made already. Its secret was shown once; rotate the key if it is lost.",
     "edited": "Saved. The next request obeys it.",
     "disable": "Disabled. Requests with this key are refused from now on; enable it to let them in again.",
+    "disable_for": "Disabled for a time. It comes back by itself; enable it to let it in sooner.",
     "enable": "Enabled.",
     "finish": "The old secret has ended.",
     "cancel": "The new secret has ended; the old one goes on.",
