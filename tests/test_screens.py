@@ -411,6 +411,21 @@ def test_the_page_of_a_key(door: Door, kw: Keywright, key: Issued, clock: Clock)
     assert "Nobody has used it for thirty days" in read(door, at, begin(kw, "owner"))
 
 
+def test_usage_adds_up_whatever_is_shown(door: Door, kw: Keywright, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page of usage has the busiest keys and the rest in one row: let in and refused, they add up to all."""
+    monkeypatch.setattr("keywright.server.console.audit._SHOWN", 2)
+    begun = begin(kw, "admin")
+    made = [make(kw, name=f"Key {n}") for n in range(4)]
+    for n, key in enumerate(made):
+        use(kw, key, n + 1)
+        use(kw, key, environment="staging")
+
+    page = text(door.get("/console/@globex/usage", signed_in(begun)))
+    rows = [plain(row) for row in re.findall(r"<tr>(<td><bdi>Key.*?|<td class=\"faint\">all.*?)</tr>", page)]
+    assert rows == [f"Key 3 {made[3].key.id} 4 1", f"Key 2 {made[2].key.id} 3 1", "all others 3 2"]
+    assert "14 requests in thirty days" in plain(page)
+
+
 @pytest.mark.screen("U-70")
 def test_every_act_has_a_command() -> None:
     """What the pages do with a key has a command; that each does the same by the API is the table of ``docs/console.md``."""

@@ -1,13 +1,18 @@
 """The pages of what happened: the audit trail and usage, of an account or of the whole installation."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 from starlette.responses import Response
 
+from keywright.desk.usage import Report, UsageRow
 from keywright.errors import Invalid
 from keywright.server.console import drawing, words
 from keywright.server.console.visits import Page, Typed, Visit, field
 from keywright.times import DAY, SECOND
+
+_SHOWN: Final = 100  # keys or accounts
 
 
 def trail(visit: Visit) -> Response:
@@ -43,17 +48,28 @@ def usage(visit: Visit) -> Response:
     since = visit.opened.clock() - 30 * DAY * SECOND
     asked: dict[str, Any] = {"account": visit.account, "keyspace": chosen, "since": since, "reach": reach}
     days = visit.opened.usage.report(by="day", **asked)
-    whose = visit.opened.usage.report(by="total", group="key" if visit.account else "account", **asked)
+    by = {"group": "key", "busiest": _SHOWN} if visit.account else {"group": "account"}
+    rows = sorted(visit.opened.usage.report(by="total", **by, **asked).rows, key=lambda row: -row.times)[
+        :_SHOWN
+    ]
     return visit.page(
         "usage.html",
         days=drawing.days(
             {row.at: dict(row.codes) for row in days.rows if row.at is not None}, visit.opened.clock()
         ),
         total=days.total,
-        rows=sorted(whose.rows, key=lambda row: -row.times)[:100],
+        rows=rows,
+        others=_others(days, rows),
         keyspaces=open_,
         chosen=chosen,
     )
+
+
+def _others(whole: Report, shown: Sequence[UsageRow]) -> Counter[str]:
+    """What was counted of those that are not shown: with it the rows add up to the whole."""
+    there = sum((Counter(row.codes) for row in whole.rows), Counter[str]())
+    there.subtract(sum((Counter(row.codes) for row in shown), Counter[str]()))
+    return +there
 
 
 PAGES: Final = (
