@@ -723,6 +723,8 @@ BODIES: dict[str, Callable[[Things, str], dict[str, Any]]] = {
         "name": "CRM sync", "access": "all", "keyspace": "every", "environment": "production", "account": "globex"
     },
     f"POST {AT}/{{key_id}}/edit": lambda *_: {"name": "Renamed"},
+    f"POST {AT}/bulk": lambda _, thing: {"act": "disable", "keys": [thing]},
+    "POST /console/@{account}/hygiene": lambda _, thing: {"act": "disable", "keys": [thing]},
     f"POST {AT}/{{key_id}}/rotate": lambda *_: {"grace_seconds": 3600},
     f"POST {AT}/{{key_id}}/invalidate": lambda *_: {},
     f"POST {AT}/{{key_id}}/test": lambda *_: {

@@ -385,6 +385,14 @@ class Changed(msgspec.Struct, frozen=True):
     propagation: Propagation = msgspec.field(default_factory=Propagation)
 
 
+class Several(msgspec.Struct, frozen=True):
+    """What a change of several keys came to: the ids of those that were changed, and of those that were passed over."""
+
+    done: tuple[str, ...]
+    passed_over: tuple[str, ...]
+    propagation: Propagation = msgspec.field(default_factory=Propagation)
+
+
 class Page(msgspec.Struct, frozen=True):
     """Some of a list, and the cursor of what follows; ``None`` at its end."""
 

@@ -33,6 +33,7 @@ from keywright.model import (
     Propagation,
     RolePolicy,
     Scope,
+    Several,
     StoredSecret,
     Verdict,
 )
@@ -148,6 +149,11 @@ def _secrets(said: dict[str, Any]) -> tuple[StoredSecret, ...]:
 def changed(said: dict[str, Any]) -> Changed:
     """A key after a change."""
     return Changed(key(said), _propagation(said))
+
+
+def several(said: dict[str, Any]) -> Several:
+    """What a change of several keys came to."""
+    return Several(tuple(said["done"]), tuple(said["passed_over"]), _propagation(said))
 
 
 def issued(said: dict[str, Any]) -> Received:

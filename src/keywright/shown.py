@@ -23,6 +23,7 @@ from keywright.model import (
     Person,
     Propagation,
     Session,
+    Several,
 )
 from keywright.presentations import Presentation, presentations
 from keywright.times import rfc3339
@@ -77,6 +78,15 @@ def key(record: Key, now: int) -> dict[str, Any]:
 def changed(change: Changed, now: int) -> dict[str, Any]:
     """A key's record after a change, with how far the change has travelled."""
     return key(change.key, now) | {"propagation": propagation(change.propagation)}
+
+
+def several(change: Several) -> dict[str, Any]:
+    """What a change of several keys came to, and how far it has travelled."""
+    return {
+        "done": list(change.done),
+        "passed_over": list(change.passed_over),
+        "propagation": propagation(change.propagation),
+    }
 
 
 def issued(issue: Issued, keyspace: Keyspace, url: str, now: int) -> dict[str, Any]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from keywright.cli.opening import EnvFile
     from keywright.client import Client
     from keywright.installation import Installation
-    from keywright.model import Changed, Issued, Key, Page, Verdict
+    from keywright.model import Changed, Issued, Key, Page, Several, Verdict
     from keywright.presentations import Presentation
 
 
@@ -263,6 +263,39 @@ def delete(key_id: str, place: Place, *, yes: bool, as_json: bool) -> None:
         )
         changed = installation.keys.delete(key_id, actor=actor())
         show_changed(changed, installation.clock(), "deleted", as_json=as_json)
+
+
+@command.command("several")
+@click.argument("act", type=click.Choice(["disable", "enable", "invalidate", "delete"]))
+@click.argument("key_ids", nargs=-1, required=True)
+@yes
+@as_json
+@anywhere
+def several(act: str, key_ids: tuple[str, ...], place: Place, *, yes: bool, as_json: bool) -> None:
+    """Disable, enable, invalidate or delete several keys, 200 at most, all at once.
+
+    One that is not there, or cannot be changed so, is passed over and named.
+    """
+    if act in ("invalidate", "delete"):
+        confirm(
+            f"{act.capitalize()} {len(key_ids)} keys? This cannot be undone, and what uses them stops.",
+            yes=yes,
+        )
+    with reached(place) as installation:
+        _show_several(installation.keys.several(act, key_ids, actor=actor()), act, as_json=as_json)
+
+
+def _show_several(changed: "Several", act: str, *, as_json: bool) -> None:
+    from keywright import shown
+
+    warn_of_stale(changed.propagation)
+    if as_json:
+        print_json(shown.several(changed))
+        return
+    done = {"disable": "disabled", "enable": "enabled", "invalidate": "invalidated", "delete": "deleted"}[act]
+    print_line(f"{done}: {len(changed.done)} {'key' if len(changed.done) == 1 else 'keys'}")
+    for key_id in changed.passed_over:
+        print_line(f"passed over: {key_id}")
 
 
 @command.command("purge")

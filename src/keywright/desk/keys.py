@@ -29,6 +29,7 @@ from keywright.model import (
     Keyspace,
     Page,
     Person,
+    Several,
     StoredSecret,
 )
 from keywright.store import accounts, audit, keys, keyspaces, people, usage
@@ -465,12 +466,14 @@ class Keys(Desk):
 
     def several(
         self, doing: str, key_ids: Sequence[str], *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING
-    ) -> int:
-        """Disable, enable, invalidate or delete several in one transaction; how many were there to be changed so.
+    ) -> Several:
+        """Disable, enable, invalidate or delete several, 200 at most, in one transaction.
 
         One that is not there, not in reach, or cannot be changed so is passed over. Raises ``Invalid``, ``Forbidden``
         or ``Exceeds``; then nothing was changed.
         """
+        if len(key_ids) > LONGEST_PAGE:
+            raise Invalid(f"names more than {LONGEST_PAGE}", path="keys")
         verbs: dict[str, Callable[[Change, Key], None]] = {
             "disable": lambda change, key: self._switch(change, key, "disabled", actor, reach),
             "enable": lambda change, key: self._switch(change, key, "active", actor, reach),
@@ -479,13 +482,15 @@ class Keys(Desk):
         }
         if doing not in verbs:
             raise Invalid(f"is one of {', '.join(verbs)}", path="act")
-        done = 0
+        done: tuple[str, ...] = ()
         with self.change() as change:
             for before in keys.several(change.tx, key_ids, change.now):
                 with suppress(NotFound, Conflict):
                     verbs[doing](change, self._covered(before, before.id, reach))
-                    done += 1
-        return done
+                    done += (before.id,)
+            changed = frozenset(done)
+            others = tuple(key_id for key_id in dict.fromkeys(key_ids) if key_id not in changed)
+            return Several(done, others, change.travelled)
 
     def leaked(
         self, key_id: str, secret: int, *, since: int, url: str | None, actor: Actor

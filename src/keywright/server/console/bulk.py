@@ -47,7 +47,7 @@ def _ask(visit: Visit, doing: str, keys: Any, problem: str = "") -> Response:
 
 
 def _each(visit: Visit, doing: str, key_ids: list[str]) -> int:
-    return visit.opened.keys.several(doing, key_ids, actor=visit.caller.actor, reach=visit.reach)
+    return len(visit.opened.keys.several(doing, key_ids, actor=visit.caller.actor, reach=visit.reach).done)
 
 
 def _pages(visit: Visit) -> Iterator[list[str]]:
