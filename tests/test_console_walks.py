@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import pyotp
 import pytest
 from playwright.sync_api import Error, Locator, Page, expect
 
@@ -892,7 +893,12 @@ def test_every_other_screen_of_an_account(site: Site, clock: Clock) -> None:
     for hours in range(30):
         for _ in range(hours % 7 + 1):
             assert kw.verify(
-                pair, authenticate_only=True, keyspace="fullwhere", environment="production"
+                pair,
+                authenticate_only=True,
+                keyspace="fullwhere",
+                environment="production",
+                resource=("guests", "rooms", "reports/daily")[hours % 3],
+                ip="198.51.100.7",
             ).valid
         clock.advance(minutes=50)
     kw.keys.disable(issued.key.id)
@@ -972,3 +978,144 @@ def test_two_hosts_say_it_in_their_own_words(site: Site) -> None:
         expect(page.get_by_role("link", name=start).first).to_be_visible()
         expect(page.get_by_text(f"No {noun} yet.")).to_be_visible()
     assert load(text + "\n").name == "fullwhere"
+
+
+@pytest.mark.security("A-06")
+def test_a_second_factor_from_set_up_to_sign_in(site: Site, clock: Clock) -> None:
+    """Somebody sets a second factor up, keeps the recovery codes, and signs in with a code of it."""
+    page = site.page
+    site.go("/console/me/factor")
+    site.sign_in()
+    site.looked_at("factor-none")
+    page.get_by_role("button", name="Set one up").click()
+    expect(page.get_by_text("Type the code that it shows now.")).to_be_visible()
+    site.looked_at("factor-offered")
+    authenticator = pyotp.TOTP(page.locator("#secret").inner_text())
+
+    page.get_by_label("Code").fill(authenticator.at(clock() // 1_000_000))
+    page.get_by_role("button", name="Confirm").click()
+    expect(page.locator("#codes li")).to_have_count(10)
+    site.looked_at("factor-codes")
+    page.get_by_role("link", name="I have kept them").click()
+    page.get_by_role("link", name="Look after it").click()
+    expect(page.get_by_text("10 recovery codes are left")).to_be_visible()
+    site.looked_at("factor-standing")
+    page.get_by_role("button", name="Sign out").click()
+    clock.advance(minutes=1)
+
+    site.go("/console/me")
+    site.sign_in()
+    expect(page.get_by_label("Code")).to_be_visible()
+    site.looked_at("sign-in-code")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_label("Code").fill(authenticator.at(clock() // 1_000_000))
+    page.get_by_role("button", name="Sign in").click()
+    site.at("/console/me")
+
+
+@pytest.mark.security("A-06")
+def test_what_else_is_shown_once(site: Site) -> None:
+    """The secret of a rotation, a management key and the link of an invitation are shown once, and guarded as a new key is."""
+    page, kw = site.page, site.kw
+    key_id = make(kw, keyspace="fullwhere").key.id
+    at = f"/console/@globex/fullwhere/keys/{key_id}"
+    site.go(f"{at}/rotate")
+    site.sign_in()
+    page.get_by_label("The old secret ends").select_option("hours")
+    page.get_by_label("Hours, 720 at most").fill("36")
+    page.get_by_role("button", name="Rotate", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("The new secret of CRM sync")
+    site.looked_at("key-rotated")
+    secret = page.locator("#key-secret").inner_text()
+    expect(page.get_by_role("button", name="Continue")).to_be_disabled()
+    page.get_by_label("I have saved it").check()
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("heading", name="Secrets")).to_be_visible()
+    assert secret not in page.content()
+
+    site.go("/console/@globex/management-keys")
+    page.get_by_label("Name").fill("CI")
+    page.locator("input[name=scopes][value=verify]").check()
+    page.get_by_role("button", name="Make it").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("CI was created")
+    site.looked_at("management-key-reveal")
+    page.get_by_label("I have saved it").check()
+    page.get_by_role("button", name="Continue").click()
+
+    site.go("/console/@globex/people")
+    page.get_by_label("Address of mail").fill("eve@globex.example")
+    page.get_by_role("button", name="Make the link").click()
+    expect(page.locator("#link")).to_be_visible()
+    site.looked_at("account-invited")
+
+
+@pytest.mark.security("A-06")
+def test_alerts_and_what_is_done_to_several(site: Site, clock: Clock) -> None:
+    """An alert on its list and over its key, several keys about to be deleted, one finding of hygiene, and a key that pauses."""
+    page, kw = site.page, site.kw
+    issued = make(kw, keyspace="atfinity", name="Shop front")
+    made = [make(kw, keyspace="atfinity", name=name).key.id for name in ("Nightly export", "Trial")]
+    place = {"keyspace": "atfinity", "environment": "production", "ip": "192.0.2.7"}
+    headers = {"Authorization": f"Api-Key {issued.credential.token.reveal()}"}
+    assert kw.verify(headers | {"Origin": "https://shop.example"}, **place, authenticate_only=True)
+    kw.installation.meter.settle()
+    kw.installation.lookout.round()
+    site.go("/console/@globex/alerts")
+    site.sign_in()
+    expect(page.get_by_role("link", name="Shop front")).to_be_visible()
+    site.looked_at("account-alerts")
+    page.get_by_role("link", name="Shop front").click()
+    expect(page.get_by_role("alert")).to_contain_text("is sent by a web page")
+    site.looked_at("key-alert")
+
+    site.go("/console/@globex/atfinity/keys")
+    for name in ("Nightly export", "Trial"):
+        page.get_by_label(f"Tick {name}").check()
+    page.get_by_label("With those ticked").select_option("delete")
+    page.get_by_role("button", name="Go", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Revoke 2 API Keys")
+    expect(page.get_by_role("link", name="Cancel")).to_be_focused()
+    site.looked_at("keys-bulk")
+    site.go("/console/@globex/hygiene?finding=all_access")
+    expect(page.locator("tbody tr")).to_have_count(3)
+    site.looked_at("hygiene-finding")
+
+    site.go(f"/console/@globex/atfinity/keys/{made[0]}/delete")
+    page.get_by_role("button", name="Disable it for an hour").click()
+    expect(page.get_by_role("status")).to_contain_text("It comes back by itself")
+    expect(page.get_by_text("in 1 hour, by itself")).to_be_visible()
+    site.looked_at("key-paused")
+    assert kw.keys.get(made[0]).disabled_until == clock() + 3600 * 1_000_000
+
+
+@pytest.mark.security("A-06")
+@pytest.mark.screen("U-11")
+def test_forms_and_pages_of_those_who_may_less(site: Site) -> None:
+    """The longest form; what a developer may not give, by name and keyboard as by eye; a link that has ended; nobody's account."""
+    page, kw = site.page, site.kw
+    begin(kw, "developer", email="dev@globex.example", access="read_only")
+    site.go("/console/@globex/default/keys/new")
+    site.sign_in()
+    page.locator("summary").click()
+    page.get_by_label("Expires").select_option("90d")
+    page.get_by_label("Restricted").check()
+    page.get_by_label("Read contacts").check()
+    site.looked_at("default-create")
+    page.context.clear_cookies()
+
+    site.go("/console/@globex/default/keys/new?access=restricted")
+    site.sign_in("dev@globex.example")
+    expect(page.get_by_label("All: read and change everything")).to_be_disabled()
+    expect(page.get_by_label("Create and change contacts")).to_be_disabled()
+    page.get_by_label("Read contacts").check()
+    site.looked_at("create-barred")
+    page.context.clear_cookies()
+
+    site.go("/console/link#ended")
+    expect(page.get_by_role("alert")).to_be_visible()
+    site.looked_at("link-ended")
+    kw.installation.people.remove(kw.installation.people.get("dev@globex.example").id, account="globex")
+    site.go("/console/")
+    site.sign_in("dev@globex.example")
+    expect(page.get_by_role("heading", level=1)).to_have_text("You have no account yet")
+    site.looked_at("no-account")

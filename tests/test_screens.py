@@ -13,7 +13,7 @@ from keywright import Keywright
 from keywright.cli.keys import command
 from keywright.model import Issued
 from keywright.testing import Clock
-from people import PASSWORD, begin
+from people import PASSWORD, as_person, begin
 from surfaces import Door, server
 from test_console import KEYS, ONCE, Begun, new_key, post, signed_in, text
 
@@ -66,7 +66,7 @@ def row(page: str, key: Issued) -> str:
 # ---------------------------------------------------------------------------------------------------------------- create
 
 
-@pytest.mark.screen("U-01", "U-02", "U-03", "U-05", "U-06", "U-09", "U-10", "U-18", "U-19", "U-20")
+@pytest.mark.screen("U-01", "U-02", "U-03", "U-05", "U-06", "U-09", "U-10", "U-18", "U-19", "U-20", "U-21")
 def test_the_form_takes_all_that_a_key_has(door: Door, kw: Keywright, clock: Clock) -> None:
     """Name with its limit, description, access with its scopes, expiry, team, limits, networks and metadata become the key's."""
     begun = begin(kw, "admin")
@@ -89,6 +89,7 @@ def test_the_form_takes_all_that_a_key_has(door: Door, kw: Keywright, clock: Clo
     assert (key.name, key.description, key.team, key.application) == (
         "CRM sync", "Nightly", "Sales", "Importer"
     )  # fmt: skip
+    assert key.allowed_ips == ("198.51.100.0/24",)
     assert (key.access, key.scopes, key.metadata) == ("restricted", ("contacts:read",), {"order": 7})
     assert key.expires_at == clock() - clock() % 1_000_000 + 30 * DAY
     assert [(one.kind, one.limit) for one in key.limits] == [
@@ -341,6 +342,25 @@ def test_hours_that_are_none_rotate_nothing(door: Door, kw: Keywright, key: Issu
     assert len(kw.keys.get(key.key.id).secrets) == 1
 
 
+@pytest.mark.screen("U-17")
+def test_another_like_it(door: Door, kw: Keywright) -> None:
+    """A key's page leads to the form filled with what the key has, and not with its name: sent, it makes its like."""
+    begun = begin(kw, "admin")
+    post(door, kw, AT, begun, FILLED)
+    key = kw.keys.list(account="globex").items[0]
+    link = re.search(r'href="([^"]+/keys/new[?][^"]+)"', text(door.get(f"{AT}/{key.id}", signed_in(begun))))
+    assert link is not None
+
+    form = text(door.get(unescape(link[1]), signed_in(begun)))
+    assert re.search(r'id="name" name="name" value=""', form)
+    for filled in (
+        'value="contacts:read" data-title="read contacts" checked', 'value="Sales"', 'value="Importer"',
+        'value="production" selected', "rate:100/10s\n10000/day\ncredits:500</textarea>", "198.51.100.0/24</textarea>",
+        "Nightly</textarea>",
+    ):  # fmt: skip
+        assert filled in form, filled
+
+
 @pytest.mark.screen("U-57")
 def test_disabling_is_undone(door: Door, kw: Keywright, key: Issued) -> None:
     """One click stops a key, and another lets it work again."""
@@ -409,6 +429,38 @@ def test_the_page_of_a_key(door: Door, kw: Keywright, key: Issued, clock: Clock)
     assert "Nobody has used it" not in page
     clock.advance(days=31)
     assert "Nobody has used it for thirty days" in read(door, at, begin(kw, "owner"))
+
+
+@pytest.mark.requirement("X-21")
+def test_what_else_a_keys_page_shows_the_api_tells(door: Door, kw: Keywright, key: Issued) -> None:
+    """Its counts, refusals, history and alerts are those of ``/v1/usage``, ``/v1/refusals``, ``/v1/audit`` and ``/v1/alerts``."""
+    begun = begin(kw, "admin")
+    caller = as_person(kw, begun)
+    use(kw, key, 2, resource="contacts")
+    use(kw, key, environment="staging")
+    place = {"keyspace": "every", "environment": "production", "ip": FROM}
+    assert kw.verify(bearer(key) | {"Origin": "https://shop.example"}, authenticate_only=True, **place)
+    kw.installation.meter.settle()
+    kw.installation.lookout.round()
+    kw.keys.edit(key.key.id, name="Renamed")
+
+    def told(path: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = door.get(f"{path}={key.key.id}&account=globex", caller).json["items"]
+        return found
+
+    page = read(door, f"{KEYS}/{key.key.id}", begun)
+    for row in told("/v1/usage?by=total&group=code&key"):
+        assert f"{row['value']} {row['count']}" in page
+    resources = [row for row in told("/v1/usage?by=total&group=resource&key") if row["value"]]
+    assert [f"{row['value']} {row['codes']['ok']} 0" in page for row in resources] == [True]
+    assert [one["request_id"] in page for one in told("/v1/refusals?key")] == [True]
+    assert [ACTS[one["action"]] in page for one in told("/v1/audit?target")] == [True, True]
+    alerts = told("/v1/alerts?key")
+    assert "browser" in {one["rule"] for one in alerts}
+    assert all(one["says"] in page for one in alerts)
+
+
+ACTS = {"key.create": "made the key", "key.edit": "changed the key"}
 
 
 def test_usage_adds_up_whatever_is_shown(door: Door, kw: Keywright, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, get_args
+from urllib.parse import urlencode
 
 import msgspec
 from starlette.responses import JSONResponse, Response
@@ -273,6 +274,7 @@ def detail(visit: Visit) -> Response:
         sentence=words.sentence(_space(visit), key.access, key.scopes),
         maker=words.maker(key.created_by, _names(visit, [key])),
         metadata=_spelled(key.metadata),
+        like=_like(key),
         found=[name for name in findings(key, visit.opened.clock()) if name in ("unused", "expiring")],
         days=days,
         outcomes=recent.outcomes(days),
@@ -287,6 +289,17 @@ def detail(visit: Visit) -> Response:
         reason_of=words.refusal,
         act_of=words.act,
     )
+
+
+def _like(key: Key) -> str:
+    """What fills the form for another key like this one: all but its name and its expiry."""
+    filled = {
+        "environment": key.environment, "access": key.access, "scopes": ",".join(key.scopes), "description": key.description,
+        "team": key.team, "application": key.application, "plan": key.plan,
+        "limits": "\n".join(words.limit(limit) for limit in key.limits), "allowed_ips": "\n".join(key.allowed_ips),
+        "metadata": _spelled(key.metadata),
+    }  # fmt: skip
+    return urlencode({name: value for name, value in filled.items() if value})
 
 
 def _spelled(metadata: Mapping[str, Any]) -> str:
