@@ -315,6 +315,14 @@ def _create(site: Site, name: str, said: Words) -> tuple[list[dict[str, str]], l
     expect(page.get_by_role("alert")).to_contain_text("never in code that runs in a browser")
     assert "**Keep keys out of client-side code.**" in (DOCS / "quickstart.md").read_text(encoding="utf-8")
     shown = {one: page.locator(f"#{one}").inner_text() for one in ("key-id", *said.ids)}
+    for one in said.ids:  # what records sessions leaves out whatever has this mark
+        marked = page.evaluate(
+            "s => [...document.querySelectorAll('main *')].filter(e => !e.children.length && e.textContent.includes(s))"
+            ".map(e => !!e.closest('.ph-no-capture'))",
+            shown[one],
+        )
+        assert len(marked) > 4, one
+        assert all(marked), one
     names = {"key-id": "the id", "key-secret": "the secret", "key-token": "the token"}
     assert {one: copied(page, names[one]) for one in shown} == shown
     for one in shown:
