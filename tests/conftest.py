@@ -193,8 +193,8 @@ class Rows:
         """Note the marks of every test."""
         for item in items:
             marked = [
-                f"{'' if mark == 'requirement' else 'security '}{row}"
-                for mark in ("requirement", "security")
+                f"{'' if mark == 'requirement' else f'{mark} '}{row}"
+                for mark in ("requirement", "security", "screen")
                 for found in item.iter_markers(mark)
                 for row in found.args
             ]

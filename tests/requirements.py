@@ -1,7 +1,7 @@
 """Which rows of the requirements are proven, and by which tests: run by ``make requirements``.
 
-Runs the tests, with the arguments that it is given, prints every row of ``docs/requirements.toml`` with its tests and
-what became of them, and writes ``docs/requirements.json``. Ends as the tests ended.
+Runs the tests, with the arguments that it is given, prints every row and every screen of ``docs/requirements.toml`` with
+its tests and what became of them, and writes ``docs/requirements.json``, which has the rows. Ends as the tests ended.
 """
 
 import json
@@ -18,12 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "docs" / "requirements.toml"
 REPORT = ROOT / "docs" / "requirements.json"
 SECURITY = "security "
+SCREEN = "screen "
 WIDTH = 110
 
 
 def main(arguments: list[str]) -> int:
     """Run, print, write; the tests' own exit code."""
-    rows = [row["id"] for row in tomllib.loads(ROWS.read_text(encoding="utf-8"))["row"]]
+    written = tomllib.loads(ROWS.read_text(encoding="utf-8"))
+    rows = [row["id"] for row in written["row"]]
+    screens = [f"{SCREEN}{screen['id']}" for screen in written["screen"]]
     code, found = run(arguments)
     report = {row: found.get(row, {"tests": [], "passed": False}) for row in rows}
     print()
@@ -36,7 +39,12 @@ def main(arguments: list[str]) -> int:
     print(f"security: {len(proven)} proven, {len(security) - len(proven)} failed")
     for row in sorted(security, key=natural):
         print(line(row.removeprefix(SECURITY), found[row]))
-    strangers = sorted(set(found) - set(rows) - set(security))
+    print()
+    of_screens = {row: found.get(row, {"tests": [], "passed": False}) for row in screens}
+    for row, entry in of_screens.items():
+        print(line(row.removeprefix(SCREEN), entry))
+    print(f"of screens: {total(of_screens)}")
+    strangers = sorted(set(found) - set(rows) - set(security) - set(screens))
     if strangers:
         print(f"\nmarks that name no row of {ROWS.name}: {', '.join(strangers)}")
     REPORT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

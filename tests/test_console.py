@@ -18,6 +18,7 @@ import pytest
 
 from conftest import bearer, make
 from keywright import Issued, Keywright
+from keywright.hygiene import FINDINGS
 from keywright.model import Actor, Binding, Session
 from keywright.profiles import load, source
 from keywright.roles import RIGHTS, ROLES
@@ -562,6 +563,7 @@ def test_sent_twice_it_is_made_once(door: Door, kw: Keywright) -> None:
 
 
 @pytest.mark.requirement("F-17", "F-18", "G-19", "A-08")
+@pytest.mark.screen("U-25")
 def test_no_later_page_holds_a_secret(door: Door, kw: Keywright) -> None:
     """After the one page that shows it, no page of the console holds the secret or the token; the list holds the id."""
     begun = begin(kw, "operator", email="op@example.com")
@@ -626,6 +628,7 @@ def test_deleting_wants_the_name(door: Door, kw: Keywright, key: Issued) -> None
     assert key.key.id not in text(door.get(KEYS, signed_in(begun)))
 
 
+@pytest.mark.screen("U-47")
 @pytest.mark.full("ten thousand keys")
 def test_a_whole_list_at_once(door: Door, kw: Keywright) -> None:
     """Every key of a list is changed, those not shown too, once the account's name was typed; of others none is."""
@@ -662,6 +665,7 @@ def _count(kw: Keywright, account: str) -> int:
             return many
 
 
+@pytest.mark.screen("U-66")
 def test_hygiene_finds_and_does(door: Door, kw: Keywright, clock: Clock) -> None:
     """The page has each key under what is found of it, as the API tells it; one click disables or ends it, and only of ours."""
     at, api = "/console/@globex/hygiene", "/v1/keys?account=globex&hygiene="
@@ -673,7 +677,7 @@ def test_hygiene_finds_and_does(door: Door, kw: Keywright, clock: Clock) -> None
     begun = begin(kw, "admin")
 
     page = text(door.get(at, signed_in(begun)))
-    for finding in ("unused", "expiring", "all_access", "no_expiry", "old"):
+    for finding in FINDINGS:
         told = {one["name"] for one in door.get(api + finding, as_person(kw, begun)).json["items"]}
         part = page.partition(f'<section aria-labelledby="{finding}">')[2].partition("</section>")[0]
         assert {name for name in ("Idle", "Ending", "Closed", "Foreign") if f"<bdi>{name}<" in part} == told
@@ -719,6 +723,8 @@ BODIES: dict[str, Callable[[Things, str], dict[str, Any]]] = {
         "name": "CRM sync", "access": "all", "keyspace": "every", "environment": "production", "account": "globex"
     },
     f"POST {AT}/{{key_id}}/edit": lambda *_: {"name": "Renamed"},
+    f"POST {AT}/bulk": lambda _, thing: {"act": "disable", "keys": [thing]},
+    "POST /console/@{account}/hygiene": lambda _, thing: {"act": "disable", "keys": [thing]},
     f"POST {AT}/{{key_id}}/rotate": lambda *_: {"grace_seconds": 3600},
     f"POST {AT}/{{key_id}}/invalidate": lambda *_: {},
     f"POST {AT}/{{key_id}}/test": lambda *_: {
@@ -758,6 +764,7 @@ def shared(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.mark.requirement("X-21")
+@pytest.mark.screen("U-70")
 @pytest.mark.parametrize("page", TABLE)
 def test_what_a_screen_does_the_api_does(shared: tuple[Keywright, Door], page: str) -> None:
     """Each row of the table, by the page and by the API: the trail tells the same act, or the same things are shown."""

@@ -8,12 +8,14 @@ import http.client
 import json
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import pyotp
 import pytest
 from playwright.sync_api import Error, Locator, Page, expect
 
@@ -132,6 +134,12 @@ class Site:
             with self.browser.page() as apart:
                 (SCREENSHOTS / f"{name}-{kind}.png").write_bytes(fewer_colours(apart, png))
 
+    def run(self, curl: str) -> Any:
+        """What a curl command that a page shows prints: it runs as it stands, but for the port of the test's server."""
+        line = re.sub(r"http://127\.0\.0\.1:\d+", self.base, curl.replace("curl ", "curl -s ", 1))
+        ran = subprocess.run(["bash", "-c", line], capture_output=True, check=True, timeout=30)
+        return json.loads(ran.stdout)
+
     def call(self, headers: dict[str, str], path: str) -> int:
         """The status of a request of a program's."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -212,6 +220,7 @@ def parsed(lines: str) -> dict[str, str]:
 
 @pytest.mark.requirement("X-02", "X-24")
 @pytest.mark.security("A-06")
+@pytest.mark.screen("U-12", "U-26", "U-27", "U-28", "U-29", "U-30", "U-32", "U-44", "U-52", "U-58")
 @pytest.mark.parametrize("name", WALKS)
 def test_the_walk(site: Site, name: str) -> None:
     """From signing in to the refused request after deletion, in a system's own words, on its own path."""
@@ -306,6 +315,14 @@ def _create(site: Site, name: str, said: Words) -> tuple[list[dict[str, str]], l
     expect(page.get_by_role("alert")).to_contain_text("never in code that runs in a browser")
     assert "**Keep keys out of client-side code.**" in (DOCS / "quickstart.md").read_text(encoding="utf-8")
     shown = {one: page.locator(f"#{one}").inner_text() for one in ("key-id", *said.ids)}
+    for one in said.ids:  # what records sessions leaves out whatever has this mark
+        marked = page.evaluate(
+            "s => [...document.querySelectorAll('main *')].filter(e => !e.children.length && e.textContent.includes(s))"
+            ".map(e => !!e.closest('.ph-no-capture'))",
+            shown[one],
+        )
+        assert len(marked) > 4, one
+        assert all(marked), one
     names = {"key-id": "the id", "key-secret": "the secret", "key-token": "the token"}
     assert {one: copied(page, names[one]) for one in shown} == shown
     for one in shown:
@@ -362,6 +379,8 @@ def _presented(site: Site, name: str) -> list[dict[str, str]]:
             code = copied(page, f"the {language} example", panel)
             assert code == panel.locator("pre").text_content().rstrip("\n")  # type: ignore[union-attr]
             assert all(value in code for value in headers.values())
+            if language == "curl":
+                assert site.run(code)["account"]["username"] == "globex"
         found.append(headers)
     return found
 
@@ -479,6 +498,7 @@ def _delete(site: Site, said: Words) -> None:
 
 
 @pytest.mark.requirement("F-17", "X-09")
+@pytest.mark.screen("U-25")
 def test_a_secret_is_nowhere_afterwards(site: Site) -> None:
     """Neither Back, a reload, the same address, a second tab, the history nor what the browser keeps has the secret again."""
     page = site.page
@@ -506,6 +526,28 @@ def test_a_secret_is_nowhere_afterwards(site: Site) -> None:
     assert not any(secret in asked for asked in site.browser.asked)
     second.close()
     site.go("/console/@globex/fullwhere/keys")
+
+
+@pytest.mark.screen("U-08")
+def test_the_day_of_expiry_is_spelled_out(site: Site) -> None:
+    """While one chooses when a key expires, the day is spelled out: of a number of days, of a day, of the keyspace's default."""
+    page = site.page
+    site.kw.keyspaces.apply(source("default") + '[expiry]\ndefault = "30d"\n')
+    site.go("/console/@globex/default/keys/new")
+    site.sign_in()
+    choices, says = page.get_by_label("Expires"), page.locator("#expires-says")
+    for choice, days in (("default", 30), ("7d", 7), ("365d", 365)):
+        choices.select_option(choice)
+        day = page.evaluate(
+            "days => new Date(Date.now() + days * 864e5).toLocaleDateString('en-GB', {dateStyle: 'long', timeZone: 'UTC'})",
+            days,
+        )
+        expect(says).to_have_text(f"It stops working on {day}.")
+    choices.select_option("on")
+    page.get_by_label("On this day").fill("2031-02-03")
+    expect(says).to_have_text("It stops working on 3 February 2031.")
+    choices.select_option("never")
+    expect(says).to_have_text("")
 
 
 def test_a_double_click_makes_one_key(site: Site) -> None:
@@ -597,6 +639,7 @@ def test_a_pasted_secret_is_never_sent(site: Site) -> None:
 
 
 @pytest.mark.requirement("B-09")
+@pytest.mark.screen("U-44")
 def test_a_key_is_found(site: Site) -> None:
     """Among others a key is found by its name, id, team, application, environment and state; what is found is ticked and stays so."""
     page, kw = site.page, site.kw
@@ -703,6 +746,7 @@ def _tab_to(page: Page, wanted: Locator, patience: int = 60) -> None:
 
 
 @pytest.mark.requirement("X-26")
+@pytest.mark.screen("U-48", "U-47")
 def test_three_hundred_keys(site: Site) -> None:
     """With 300 keys the list is paged, each of them is found, and several are disabled at once."""
     page = site.page
@@ -857,7 +901,12 @@ def test_every_other_screen_of_an_account(site: Site, clock: Clock) -> None:
     for hours in range(30):
         for _ in range(hours % 7 + 1):
             assert kw.verify(
-                pair, authenticate_only=True, keyspace="fullwhere", environment="production"
+                pair,
+                authenticate_only=True,
+                keyspace="fullwhere",
+                environment="production",
+                resource=("guests", "rooms", "reports/daily")[hours % 3],
+                ip="198.51.100.7",
             ).valid
         clock.advance(minutes=50)
     kw.keys.disable(issued.key.id)
@@ -937,3 +986,144 @@ def test_two_hosts_say_it_in_their_own_words(site: Site) -> None:
         expect(page.get_by_role("link", name=start).first).to_be_visible()
         expect(page.get_by_text(f"No {noun} yet.")).to_be_visible()
     assert load(text + "\n").name == "fullwhere"
+
+
+@pytest.mark.security("A-06")
+def test_a_second_factor_from_set_up_to_sign_in(site: Site, clock: Clock) -> None:
+    """Somebody sets a second factor up, keeps the recovery codes, and signs in with a code of it."""
+    page = site.page
+    site.go("/console/me/factor")
+    site.sign_in()
+    site.looked_at("factor-none")
+    page.get_by_role("button", name="Set one up").click()
+    expect(page.get_by_text("Type the code that it shows now.")).to_be_visible()
+    site.looked_at("factor-offered")
+    authenticator = pyotp.TOTP(page.locator("#secret").inner_text())
+
+    page.get_by_label("Code").fill(authenticator.at(clock() // 1_000_000))
+    page.get_by_role("button", name="Confirm").click()
+    expect(page.locator("#codes li")).to_have_count(10)
+    site.looked_at("factor-codes")
+    page.get_by_role("link", name="I have kept them").click()
+    page.get_by_role("link", name="Look after it").click()
+    expect(page.get_by_text("10 recovery codes are left")).to_be_visible()
+    site.looked_at("factor-standing")
+    page.get_by_role("button", name="Sign out").click()
+    clock.advance(minutes=1)
+
+    site.go("/console/me")
+    site.sign_in()
+    expect(page.get_by_label("Code")).to_be_visible()
+    site.looked_at("sign-in-code")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_label("Code").fill(authenticator.at(clock() // 1_000_000))
+    page.get_by_role("button", name="Sign in").click()
+    site.at("/console/me")
+
+
+@pytest.mark.security("A-06")
+def test_what_else_is_shown_once(site: Site) -> None:
+    """The secret of a rotation, a management key and the link of an invitation are shown once, and guarded as a new key is."""
+    page, kw = site.page, site.kw
+    key_id = make(kw, keyspace="fullwhere").key.id
+    at = f"/console/@globex/fullwhere/keys/{key_id}"
+    site.go(f"{at}/rotate")
+    site.sign_in()
+    page.get_by_label("The old secret ends").select_option("hours")
+    page.get_by_label("Hours, 720 at most").fill("36")
+    page.get_by_role("button", name="Rotate", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("The new secret of CRM sync")
+    site.looked_at("key-rotated")
+    secret = page.locator("#key-secret").inner_text()
+    expect(page.get_by_role("button", name="Continue")).to_be_disabled()
+    page.get_by_label("I have saved it").check()
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("heading", name="Secrets")).to_be_visible()
+    assert secret not in page.content()
+
+    site.go("/console/@globex/management-keys")
+    page.get_by_label("Name").fill("CI")
+    page.locator("input[name=scopes][value=verify]").check()
+    page.get_by_role("button", name="Make it").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("CI was created")
+    site.looked_at("management-key-reveal")
+    page.get_by_label("I have saved it").check()
+    page.get_by_role("button", name="Continue").click()
+
+    site.go("/console/@globex/people")
+    page.get_by_label("Address of mail").fill("eve@globex.example")
+    page.get_by_role("button", name="Make the link").click()
+    expect(page.locator("#link")).to_be_visible()
+    site.looked_at("account-invited")
+
+
+@pytest.mark.security("A-06")
+def test_alerts_and_what_is_done_to_several(site: Site, clock: Clock) -> None:
+    """An alert on its list and over its key, several keys about to be deleted, one finding of hygiene, and a key that pauses."""
+    page, kw = site.page, site.kw
+    issued = make(kw, keyspace="atfinity", name="Shop front")
+    made = [make(kw, keyspace="atfinity", name=name).key.id for name in ("Nightly export", "Trial")]
+    place = {"keyspace": "atfinity", "environment": "production", "ip": "192.0.2.7"}
+    headers = {"Authorization": f"Api-Key {issued.credential.token.reveal()}"}
+    assert kw.verify(headers | {"Origin": "https://shop.example"}, **place, authenticate_only=True)
+    kw.installation.meter.settle()
+    kw.installation.lookout.round()
+    site.go("/console/@globex/alerts")
+    site.sign_in()
+    expect(page.get_by_role("link", name="Shop front")).to_be_visible()
+    site.looked_at("account-alerts")
+    page.get_by_role("link", name="Shop front").click()
+    expect(page.get_by_role("alert")).to_contain_text("is sent by a web page")
+    site.looked_at("key-alert")
+
+    site.go("/console/@globex/atfinity/keys")
+    for name in ("Nightly export", "Trial"):
+        page.get_by_label(f"Tick {name}").check()
+    page.get_by_label("With those ticked").select_option("delete")
+    page.get_by_role("button", name="Go", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Revoke 2 API Keys")
+    expect(page.get_by_role("link", name="Cancel")).to_be_focused()
+    site.looked_at("keys-bulk")
+    site.go("/console/@globex/hygiene?finding=all_access")
+    expect(page.locator("tbody tr")).to_have_count(3)
+    site.looked_at("hygiene-finding")
+
+    site.go(f"/console/@globex/atfinity/keys/{made[0]}/delete")
+    page.get_by_role("button", name="Disable it for an hour").click()
+    expect(page.get_by_role("status")).to_contain_text("It comes back by itself")
+    expect(page.get_by_text("in 1 hour, by itself")).to_be_visible()
+    site.looked_at("key-paused")
+    assert kw.keys.get(made[0]).disabled_until == clock() + 3600 * 1_000_000
+
+
+@pytest.mark.security("A-06")
+@pytest.mark.screen("U-11")
+def test_forms_and_pages_of_those_who_may_less(site: Site) -> None:
+    """The longest form; what a developer may not give, by name and keyboard as by eye; a link that has ended; nobody's account."""
+    page, kw = site.page, site.kw
+    begin(kw, "developer", email="dev@globex.example", access="read_only")
+    site.go("/console/@globex/default/keys/new")
+    site.sign_in()
+    page.locator("summary").click()
+    page.get_by_label("Expires").select_option("90d")
+    page.get_by_label("Restricted").check()
+    page.get_by_label("Read contacts").check()
+    site.looked_at("default-create")
+    page.context.clear_cookies()
+
+    site.go("/console/@globex/default/keys/new?access=restricted")
+    site.sign_in("dev@globex.example")
+    expect(page.get_by_label("All: read and change everything")).to_be_disabled()
+    expect(page.get_by_label("Create and change contacts")).to_be_disabled()
+    page.get_by_label("Read contacts").check()
+    site.looked_at("create-barred")
+    page.context.clear_cookies()
+
+    site.go("/console/link#ended")
+    expect(page.get_by_role("alert")).to_be_visible()
+    site.looked_at("link-ended")
+    kw.installation.people.remove(kw.installation.people.get("dev@globex.example").id, account="globex")
+    site.go("/console/")
+    site.sign_in("dev@globex.example")
+    expect(page.get_by_role("heading", level=1)).to_have_text("You have no account yet")
+    site.looked_at("no-account")

@@ -418,3 +418,13 @@ def test_the_requirements_are_complete() -> None:
     assert len({row["id"] for row in written}) == len(written) == 171
     assert [kinds.count(kind) for kind in "SID"] == [98, 45, 28]
     assert all(row["text"] for row in written)
+
+
+def test_every_screen_is_marked() -> None:
+    """Each thing that a console must have is borne by a test, and no test bears another."""
+    written = {row["id"] for row in tomllib.loads(read("docs/requirements.toml"))["screen"]}
+    marked = re.findall(
+        r"@pytest\.mark\.screen\(([^)]*)\)", "".join(read(file) for file in ROOT.glob("tests/test_*.py"))
+    )
+
+    assert {row for marks in marked for row in re.findall(r'"([^"]+)"', marks)} == written

@@ -7,8 +7,9 @@ from conftest import bearer, make
 from keywright import Issued, Keywright
 from keywright.errors import Invalid
 from keywright.hygiene import EXPIRING, FINDINGS, OLD, UNUSED, findings
-from keywright.model import Key
+from keywright.model import Actor, Key, Keyspace, Limit, Plan
 from keywright.testing import Clock
+from people import begin
 
 pytestmark = pytest.mark.stores
 NOW = 1_700_000_000_000_000
@@ -35,10 +36,28 @@ def test_each_finding_at_its_bound(kw: Keywright) -> None:
     assert told(key, expires_at=NOW + EXPIRING) == {"expiring"}
     assert told(key, expires_at=None) == {"no_expiry"}
     assert told(key, access="all") == {"all_access"}
+    assert told(key, flags=("maker_lost_rights",)) == {"maker_lost_rights"}
     aged = msgspec.structs.replace(fresh, n=2, created_at=NOW - OLD)
     assert told(key, secrets=(aged,)) == {"old"}
     assert told(key, secrets=(msgspec.structs.replace(aged, created_at=NOW - OLD + 1),)) == set()
     assert told(key, secrets=(fresh, aged)) == set()
+
+
+@pytest.mark.sqlite_only("no database has a part in it")
+def test_no_limit_means_something_where_others_have_some(kw: Keywright) -> None:
+    """A key without limits and plan is told of where its keyspace has limits, or a plan that has some, and nowhere else."""
+    key = make(kw, access="read_only").key
+    bare = Keyspace("x", "X", "x", "standard", ("bearer",), {"production": "live"})
+    limits = (Limit("day", "quota", 5, "day"),)
+    held = msgspec.structs.replace(bare, limits=limits)
+    planned = msgspec.structs.replace(bare, plans={"a": Plan("A", limits)})
+    empty = msgspec.structs.replace(bare, plans={"a": Plan("A")})
+
+    for space, there in ((held, True), (planned, True), (bare, False), (empty, False), (None, False)):
+        assert ("no_limit" in findings(key, key.created_at, space)) is there
+    for changes in ({"limits": limits}, {"plan": "a"}):
+        changed = msgspec.structs.replace(key, **changes)
+        assert "no_limit" not in findings(changed, key.created_at, held)
 
 
 @pytest.mark.sqlite_only("no database has a part in it")
@@ -67,14 +86,28 @@ def test_a_list_holds_what_is_found(kw: Keywright, clock: Clock) -> None:
     kw.installation.meter.flush()
     made += [make(kw, name="Fresh", access="read_only", expires_at=clock() + OLD)]
 
+    begun = begin(kw, "developer")
+    hers = Actor("person", begun[1].person.id)
+    made += [
+        make(kw, name="Hers", actor=hers, limits=["5/day"]),
+        make(kw, name="Hers still", actor=hers, access="read_only", plan="small"),
+        make(kw, name="Loose", access="read_only", expires_at=clock() + OLD, limits=[]),
+    ]
+    kw.installation.people.change_role(
+        begun[1].person.id, account="globex", role="developer", access="read_only"
+    )
+
     now = {one.key.id: kw.keys.get(one.key.id) for one in made}
+    space = kw.keyspaces.get("every").keyspace
     for finding in FINDINGS:
-        wanted = {key.name for key in now.values() if finding in findings(key, clock())}
+        wanted = {key.name for key in now.values() if finding in findings(key, clock(), space)}
         for sort in ("created_at", "-name"):
             assert names(kw, finding, sort) == wanted, finding
     assert names(kw, "unused", "name") == {"Old", "Rotated", "Idle", "Ending"}
     assert names(kw, "old", "name") == {"Old"}
     assert names(kw, "expiring", "name") == {"Ending"}
+    assert names(kw, "maker_lost_rights", "name") == {"Hers"}
+    assert names(kw, "no_limit", "name") == {"Old", "Rotated", "Used", "Idle", "Ending", "Fresh", "Loose"}
 
 
 def use(kw: Keywright, issued: Issued) -> None:
@@ -94,8 +127,11 @@ def names(kw: Keywright, finding: str, sort: str) -> set[str]:
             return set(found)
 
 
-def test_more_than_a_page_is_looked_through(kw: Keywright, clock: Clock) -> None:
+def test_more_than_a_page_is_looked_through(
+    kw: Keywright, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Behind more keys than are read at once, all of them used, the one that nobody used is found."""
+    monkeypatch.setattr("keywright.desk.keys._SIFTED", 50)
     make(kw, name="Idle")
     used = [make(kw, name=f"Used {n}") for n in range(205)]
     clock.advance(microseconds=UNUSED)

@@ -842,7 +842,9 @@ def test_several_at_once(kw: Keywright, doing: str, state: str | None, action: s
 
     done = kw.keys.several(doing, [*mine, ended, gone, foreign, "nothing"], reach=Reach(account="globex"))
 
-    assert done == (3 if doing == "disable" else 4)
+    changed = {*mine} if doing == "disable" else {*mine, ended}
+    assert set(done.done) == changed
+    assert list(done.passed_over) == [one for one in (ended, gone, foreign, "nothing") if one not in changed]
     told = [one for one in kw.installation.trail.list(limit=50).items if one["seq"] > before]
     assert {one["action"] for one in told} == {action}
     assert {one["target_id"] for one in told} == {*mine, *([ended] if doing == "delete" else [])}
@@ -858,6 +860,7 @@ def test_several_are_refused_together(kw: Keywright) -> None:
         kw.keys.several(
             "disable", [mine, closed], reach=Reach(account="globex", closed=frozenset({"fullwhere"}))
         )
-    with pytest.raises(Invalid):
-        kw.keys.several("rotate", [mine])
+    for doing, named in (("rotate", [mine]), ("disable", [mine] * 201)):
+        with pytest.raises(Invalid):
+            kw.keys.several(doing, named)
     assert {kw.keys.get(one).state for one in (mine, closed)} == {"active"}

@@ -85,6 +85,7 @@ def near_misses(issued: Issued) -> Iterator[str]:
 
 @pytest.mark.requirement("X-19")
 @pytest.mark.security("S-07")
+@pytest.mark.screen("U-68", "U-69")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_policy_is_carried_out_once(kw: Keywright, key: Issued, door: Door, policy: str) -> None:
     """A key that is reported a hundred times is stopped or not as its keyspace says, by one act, with one alert."""

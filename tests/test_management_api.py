@@ -247,7 +247,31 @@ ROUTES: dict[str, Route] = {
         {"reason": "leaked"},
         bad=({"reason": 5}, {"reason": "\0"}, {"reason": "x" * 300}, {"x": 1}),
     ),
-    "POST /v1/keys/{key_id}/disable": Route("keys:write"),
+    "POST /v1/keys/{key_id}/disable": Route(
+        "keys:write",
+        {"for_seconds": 60},
+        bad=(
+            {"for_seconds": 0},
+            {"for_seconds": "60"},
+            {"for_seconds": True},
+            {"for_seconds": 10**40},
+            {"x": 1},
+        ),
+    ),
+    "POST /v1/keys/several": Route(
+        "keys:write",
+        {"act": "disable", "keys": ["{key_id}"]},
+        bad=(
+            {"act": "rotate"},
+            {"act": None},
+            {"keys": []},
+            {"keys": ["x"] * 201},
+            {"keys": "x"},
+            {"keys": [5]},
+            {"x": 1},
+        ),
+        foreign=False,  # whoever's it is not passes over it: test_keys_desk
+    ),
     "POST /v1/keys/{key_id}/enable": Route("keys:write", before=_disable),
     "POST /v1/accounts": Route(
         "accounts:write",
@@ -481,6 +505,8 @@ def send(
     query = query or ROUTES[name].query
     target = f"{path}?{query}" if query else path
     document = ROUTES[name].body if body is ... else body
+    if document is not None and document.get("keys") == ["{key_id}"]:
+        document = document | {"keys": [key_id]}
     return (
         door.send(method, target, headers)
         if document is None

@@ -17,8 +17,9 @@ NOW = 1_800_000_000_000_000
 KEYSPACE = profiles.load(EVERY)
 SECRET = SecretRecord(1, b"m" * 32, 1)
 RECORD = KeyRecord(
-    "every_live_k00000000000000A", "every", "production", "acct_1", "globex", "active", "CRM sync", "all", frozenset(),
-    "active", None, (), (), (SECRET,),
+    id="every_live_k00000000000000A", keyspace="every", environment="production", account_id="acct_1", account="globex",
+    account_state="active", name="CRM sync", access="all", scopes=frozenset(), state="active", expires_at=None, networks=(),
+    limits=(), secrets=(SECRET,),
 )  # fmt: skip
 ASK = Ask("every", "production", method="GET")
 
@@ -135,6 +136,14 @@ def test_states_of_key_and_account(over: dict[str, object], code: str) -> None:
 def test_a_key_expires_at_the_instant(away: int, code: str) -> None:
     """A key is expired from the instant of its expiry on, to the microsecond."""
     assert decided(key(expires_at=NOW + away)).code == code
+
+
+@pytest.mark.parametrize("state", ["disabled", "invalidated", "deleted"])
+@pytest.mark.parametrize("away", [-1, 0, 1])
+def test_a_disabled_key_comes_back_at_the_instant(state: str, away: int) -> None:
+    """A key that is disabled for a time works from its end on, to the microsecond; one that ended otherwise never does."""
+    back = state == "disabled" and away <= 0
+    assert (decided(key(state=state, disabled_until=NOW + away)) == ALLOW) is back
 
 
 @pytest.mark.security("K-12")

@@ -21,6 +21,7 @@ from keywright import Client, Conflict, Denied, Exceeds, Invalid, Keywright, Not
 from keywright.cli import keywright as top
 from keywright.clock import process_clock
 from keywright.desk.grants import Reach
+from keywright.times import rfc3339
 from people import member
 from processes import Folder, Ran
 from surfaces import manager, served, server
@@ -221,6 +222,7 @@ COMMANDS: dict[str, Verb | str] = {
     "keys invalidate": Verb("{} --reason leaked", _key),
     "keys disable": Verb("{}", _key),
     "keys enable": Verb("{}", _disabled),
+    "keys several": Verb("disable {}", _key),
     "keys delete": Verb("{} --yes", _key),
     "keys verify": Verb("--keyspace every --environment production --method GET", given="every_live_k"),
     "accounts create": Verb("{} --name Somebody --limit 5/day", lambda on: _account(on) + "x"),
@@ -679,6 +681,28 @@ def test_without_a_server_nothing_is_let_in(on: Remote) -> None:
             answer = client.answer(verdict)
         assert (verdict.code, bool(verdict), verdict.key) == ("unavailable", False, None)
         assert (answer.status, dict(answer.headers)["Retry-After"]) == (503, "1")
+
+
+def test_a_key_is_disabled_for_a_time(on: Remote) -> None:
+    """By the command and by the library on a server, a key is disabled until an instant; several are changed, listed, counted."""
+    key = make(on.kw)
+    said = on.remote("keys", "disable", key.key.id, "--for", "1h")
+    until = on.kw.keys.get(key.key.id).disabled_until
+    assert until is not None
+    assert said.out == f"disabled: {key.key.id} (CRM sync), disabled until {rfc3339(until)}\n"
+    with on.client() as client:
+        longer = client.keys.disable(key.key.id, for_seconds=7200).key
+        assert longer.disabled_until == on.kw.keys.get(key.key.id).disabled_until
+        others = [make(on.kw).key.id for _ in range(2)]
+        done = client.keys.several("invalidate", [*others, "nothing"])
+        assert (set(done.done), done.passed_over) == (set(others), ("nothing",))
+        listed = client.keys.list(hygiene="all_access", account="globex").items
+        assert not {one.id for one in listed} & set(others)
+        report = client.usage.report(keys=others, by="total", group="key")
+        assert (report.rows, report.total) == ((), 0)
+        assert (longer.disabled_until or 0) >= until + 3599 * 1_000_000
+    wrong = on.remote("keys", "disable", key.key.id, "--for", "soon")
+    assert (wrong.code, "--for" in wrong.err) == (1, True)
 
 
 def test_keys_verify_counts_nothing(on: Remote) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from conftest import bearer, make
 from keywright import Issued, Keywright
+from keywright.errors import Invalid
 from keywright.model import Ask
 from keywright.schemes import from_mapping
 from keywright.testing import Clock
@@ -57,6 +58,29 @@ def told(kw: Keywright, clock: Clock) -> Counter[tuple[str | None, ...]]:
     kw.keys.delete(keys["old"].key.id)
     happened[use(kw, keys["old"], "/things")] += 1
     return happened
+
+
+def test_some_keys_and_the_busiest(kw: Keywright, door: Door) -> None:
+    """A report is of the keys that are named, or of so many that were told most; more than 200, or both, is refused."""
+    made = [make(kw, name=f"Key {n}") for n in range(3)]
+    for n, key in enumerate(made):
+        for _ in range(n + 1):
+            use(kw, key, "things")
+    ids = [key.key.id for key in made]
+
+    def told(query: str) -> dict[str, int]:
+        reply = door.get(f"/v1/usage?by=total&group=key&account=globex&{query}", manager(kw))
+        assert reply.status == 200, reply.body
+        return {row["value"]: row["count"] for row in reply.json["items"]}
+
+    assert told(f"keys={ids[0]}&keys={ids[2]}") == {ids[0]: 1, ids[2]: 3}
+    assert told("busiest=2") == {ids[2]: 3, ids[1]: 2}
+    assert told("busiest=200") == {ids[0]: 1, ids[1]: 2, ids[2]: 3}
+    for wrong in ("busiest=0", "busiest=201", f"busiest=2&keys={ids[0]}", "busiest=2&group=code"):
+        query = f"/v1/usage?by=total&account=globex&{'' if 'group' in wrong else 'group=key&'}{wrong}"
+        assert door.get(query, manager(kw)).status == 422, wrong
+    with pytest.raises(Invalid, match="keys: names more than 200"):
+        kw.installation.usage.report(keys=["x"] * 201)
 
 
 def use(kw: Keywright, issued: Issued, resource: str) -> tuple[str | None, ...]:

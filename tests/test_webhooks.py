@@ -862,6 +862,26 @@ def test_the_end_of_a_rotation_is_told_of(
     assert receiver.types == ([] if how in ("cancel", "invalidate") else ["key.rotation_ended"])
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["by itself", "by somebody"])
+def test_the_return_of_a_key_is_told_of(
+    kw: Keywright, clock: Clock, courier: Courier, receiver: Receiver, early: bool
+) -> None:
+    """That a key disabled for a time works again is told of once: when the time is over, or when somebody enables it before."""
+    issued = make(kw)
+    hooked(kw, events=["key.enabled"])
+    clock.advance(minutes=1)
+    courier.round()
+    kw.keys.disable(issued.key.id, for_seconds=3600)
+    if early:
+        kw.keys.enable(issued.key.id)
+    for _ in range(4):
+        clock.advance(minutes=40)
+        courier.round()
+
+    assert receiver.types == ["key.enabled"]
+    assert receiver.got[0].json["data"]["key"]["state"] == "active"
+
+
 # ----------------------------------------------------------------------------------------------------------- the quotas
 
 

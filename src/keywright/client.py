@@ -41,6 +41,7 @@ from keywright.model import (
     Key,
     Page,
     Person,
+    Several,
     Verdict,
 )
 from keywright.received import InvitedThere, Received, Verified
@@ -300,9 +301,9 @@ class Keys(Noun):
         """Stop a key for ever; it stays in the list. Raises ``NotFound``."""
         return self._do(key_id, "invalidate", {"reason": reason})
 
-    def disable(self, key_id: str, *, actor: Actor | None = None) -> Changed:
-        """Stop a key until it is enabled. Raises ``NotFound`` or ``Conflict``."""
-        return self._do(key_id, "disable")
+    def disable(self, key_id: str, *, for_seconds: int | None = None, actor: Actor | None = None) -> Changed:
+        """Stop a key until it is enabled, or for so many seconds. Raises ``NotFound``, ``Invalid`` or ``Conflict``."""
+        return self._do(key_id, "disable", None if for_seconds is None else {"for_seconds": for_seconds})
 
     def enable(self, key_id: str, *, actor: Actor | None = None) -> Changed:
         """Let a disabled key work again. Raises ``NotFound`` or ``Conflict``."""
@@ -311,6 +312,10 @@ class Keys(Noun):
     def delete(self, key_id: str, *, actor: Actor | None = None) -> Changed:
         """Remove a key for good. Raises ``NotFound``."""
         return received.changed(self._ask("DELETE", f"/v1/keys/{place(key_id)}"))
+
+    def several(self, doing: str, key_ids: Sequence[str], *, actor: Actor | None = None) -> Several:
+        """Disable, enable, invalidate or delete several, 200 at most, in one transaction. Raises ``Invalid``."""
+        return received.several(self._ask("POST", "/v1/keys/several", {"act": doing, "keys": list(key_ids)}))
 
     def _do(self, key_id: str, verb: str, body: dict[str, Any] | None = None) -> Changed:
         return received.changed(self._ask("POST", f"/v1/keys/{place(key_id)}/{verb}", body))

@@ -59,13 +59,13 @@ class Connections:
         return f"Connections({self.url!r})"
 
     def ask(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
-        """Send a request and read its JSON answer. ``None`` in a query is left out.
+        """Send a request and read its JSON answer. ``None`` in a query is left out, a list is said once for each.
 
         Raises what the server says, as the error that the same call on a database raises; ``Denied`` where it refuses the
         management key; ``Unavailable`` where it does not answer.
         """
         said = {name: value for name, value in query.items() if value is not None}
-        target = self._prefix + path + (f"?{urlencode(said)}" if said else "")
+        target = self._prefix + path + (f"?{urlencode(said, doseq=True)}" if said else "")
         sent = None if body is None else json.dumps(body).encode()
         status, kind, content = self._exchange(method, target, sent)
         if 300 <= status < 400:

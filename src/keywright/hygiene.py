@@ -1,9 +1,9 @@
-"""What is to be said against a key that works: that it is unused, expires soon, may do everything, never ends, is old. Pure."""
+"""What is to be said against a key that works: that nobody uses it, that it may more than it should, that it is old. Pure."""
 
 from collections.abc import Callable
 from typing import Final
 
-from keywright.model import Key
+from keywright.model import Key, Keyspace
 from keywright.times import DAY, SECOND
 
 #: Microseconds after which a key that nobody used is unused.
@@ -12,30 +12,48 @@ UNUSED: Final = 30 * DAY * SECOND
 EXPIRING: Final = 14 * DAY * SECOND
 #: Microseconds after which the newest secret of a key is old.
 OLD: Final = 365 * DAY * SECOND
+#: The flag of a key whose maker could not make it today.
+MAKER_LOST_RIGHTS: Final = "maker_lost_rights"
 
 
-def _unused(key: Key, now: int) -> bool:
+def bounds(keyspace: Keyspace) -> bool:
+    """Whether keys of a keyspace are held to limits at all: only there it means something that one is not."""
+    return bool(keyspace.limits) or any(plan.limits for plan in keyspace.plans.values())
+
+
+def _unused(key: Key, now: int, _keyspace: Keyspace | None) -> bool:
     return now - max(key.last_used_at or 0, key.created_at) >= UNUSED
 
 
-def _expiring(key: Key, now: int) -> bool:
+def _expiring(key: Key, now: int, _keyspace: Keyspace | None) -> bool:
     return key.expires_at is not None and key.expires_at - now <= EXPIRING
 
 
-def _old(key: Key, now: int) -> bool:
+def _no_limit(key: Key, _now: int, keyspace: Keyspace | None) -> bool:
+    return keyspace is not None and bounds(keyspace) and not key.limits and key.plan is None
+
+
+def _old(key: Key, now: int, _keyspace: Keyspace | None) -> bool:
     return now - max((one.created_at for one in key.secrets), default=key.created_at) >= OLD
 
 
 #: What can be found, and when it is so.
-FINDINGS: Final[dict[str, Callable[[Key, int], bool]]] = {
+FINDINGS: Final[dict[str, Callable[[Key, int, Keyspace | None], bool]]] = {
     "unused": _unused,
     "expiring": _expiring,
-    "all_access": lambda key, _now: key.access == "all",
-    "no_expiry": lambda key, _now: key.expires_at is None,
+    "maker_lost_rights": lambda key, _now, _keyspace: MAKER_LOST_RIGHTS in key.flags,
+    "all_access": lambda key, _now, _keyspace: key.access == "all",
+    "no_limit": _no_limit,
+    "no_expiry": lambda key, _now, _keyspace: key.expires_at is None,
     "old": _old,
 }
 
 
-def findings(key: Key, now: int) -> tuple[str, ...]:
-    """What holds of a key at an instant, of ``FINDINGS``; nothing of one that does not work anyway."""
-    return tuple(name for name, holds in FINDINGS.items() if holds(key, now)) if key.state == "active" else ()
+def findings(key: Key, now: int, keyspace: Keyspace | None = None) -> tuple[str, ...]:
+    """What holds of a key at an instant, of ``FINDINGS``; nothing of one that does not work anyway.
+
+    Without its keyspace nothing is said of limits.
+    """
+    if key.state != "active":
+        return ()
+    return tuple(name for name, holds in FINDINGS.items() if holds(key, now, keyspace))

@@ -192,6 +192,7 @@ class KeyRecord(msgspec.Struct, frozen=True, gc=False):
     plan: str | None = None
     metadata: str = "{}"  # JSON text
     binding: Binding | None = None
+    disabled_until: int | None = None  # from then on a disabled key works again
     seq: int = 0  # the newest change that this read had seen
 
 
@@ -301,6 +302,8 @@ class Key(msgspec.Struct, frozen=True):
     ended_at: int | None
     secrets: tuple[StoredSecret, ...] = ()
     last_used_at: int | None = None
+    disabled_until: int | None = None  # of a disabled one: when it comes back by itself
+    last_used_ip: str | None = None  # None where nobody said from where
     children: tuple[str, ...] | None = None  # the live keys that it made; None where nobody looked
     flags: tuple[str, ...] = ()  # what somebody should look at; ``maker_lost_rights``
 
@@ -385,6 +388,14 @@ class Changed(msgspec.Struct, frozen=True):
     propagation: Propagation = msgspec.field(default_factory=Propagation)
 
 
+class Several(msgspec.Struct, frozen=True):
+    """What a change of several keys came to: the ids of those that were changed, and of those that were passed over."""
+
+    done: tuple[str, ...]
+    passed_over: tuple[str, ...]
+    propagation: Propagation = msgspec.field(default_factory=Propagation)
+
+
 class Page(msgspec.Struct, frozen=True):
     """Some of a list, and the cursor of what follows; ``None`` at its end."""
 
@@ -461,8 +472,10 @@ class Actor(msgspec.Struct, frozen=True):
     request_id: str = ""
 
 
-def key_state(stored: str, expires_at: int | None, now: int) -> KeyState:
-    """The state of a key as it is seen at ``now``: expiry is not stored, it happens."""
+def key_state(stored: str, expires_at: int | None, now: int, disabled_until: int | None) -> KeyState:
+    """The state of a key as it is seen at ``now``: expiry is not stored, nor is coming back; both happen."""
+    if stored == "disabled" and disabled_until is not None and now >= disabled_until:
+        stored = "active"
     if stored == "active" and expires_at is not None and now >= expires_at:
         return "expired"
     return stored  # type: ignore[return-value]  # the store holds the four others

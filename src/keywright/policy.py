@@ -58,7 +58,7 @@ def decide(
         return Decision("invalid", "wrong_user", known=False)
     if ask.account is not None and ask.account != record.account:
         return Decision("invalid", "wrong_account", known=False)
-    if record.state != "active":
+    if record.state != "active" and not is_back(record, now):
         return Decision(record.state, record.state)
     if record.expires_at is not None and now >= record.expires_at:
         return Decision("expired", "expired")
@@ -72,6 +72,11 @@ def decide(
         return Decision("ip_not_allowed", "ip_not_allowed")
     lacking = lacks(record, keyspace, ask)
     return Decision("insufficient_scope", lacking) if lacking else ALLOW
+
+
+def is_back(record: KeyRecord, now: int) -> bool:
+    """Whether a key was disabled for a time that is over."""
+    return record.state == "disabled" and record.disabled_until is not None and now >= record.disabled_until
 
 
 def lacks(record: KeyRecord, keyspace: Keyspace, ask: Ask) -> str:

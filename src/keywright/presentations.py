@@ -4,6 +4,7 @@ import json
 from base64 import b64encode
 from typing import NamedTuple
 
+from keywright.credential import Secret
 from keywright.model import MANAGEMENT, Credential, Key, Keyspace
 
 
@@ -21,7 +22,20 @@ def example_url(keyspace: Keyspace, key: Key, base_url: str) -> str:
     """Where an example sends its request: the host's own address, or else where this server answers who the key is."""
     if key.keyspace == MANAGEMENT:
         return f"{base_url}/v1/keys"
-    return keyspace.url or f"{base_url}/k/{key.keyspace}.{key.environment}/whoami"
+    return _where(keyspace, key.environment, base_url)
+
+
+def _where(keyspace: Keyspace, environment: str, base_url: str) -> str:
+    return keyspace.url or f"{base_url}/k/{keyspace.name}.{environment}/whoami"
+
+
+def before_the_first(keyspace: Keyspace, account: str, environment: str, base_url: str) -> str:
+    """A request as it will be sent with a key that nobody has made yet: words stand where its parts will."""
+    words = Credential("YOUR_KEY_ID", Secret("YOUR_SECRET"), Secret("YOUR_TOKEN"))
+    headers = _headers(keyspace.schemes[0], keyspace, words, account)[0]
+    if keyspace.schemes[0] == "basic":  # what is to be written there is made of both
+        return f"curl -u {words.id}:YOUR_SECRET {_where(keyspace, environment, base_url)}"
+    return curl(headers, _where(keyspace, environment, base_url))
 
 
 def presentations(keyspace: Keyspace, credential: Credential, account: str, url: str) -> list[Presentation]:

@@ -33,6 +33,7 @@ from keywright.model import (
     Propagation,
     RolePolicy,
     Scope,
+    Several,
     StoredSecret,
     Verdict,
 )
@@ -106,6 +107,8 @@ def key(said: dict[str, Any]) -> Key:
         expires_at=instant(said["expires_at"]),
         ended_at=instant(said["ended_at"]),
         last_used_at=instant(said["last_used_at"]),
+        last_used_ip=said["last_used_ip"],
+        disabled_until=instant(said["disabled_until"]),
         created_at=parse_instant(said["created_at"]),
         updated_at=parse_instant(said["updated_at"]),
         secrets=_secrets(said),
@@ -146,6 +149,11 @@ def _secrets(said: dict[str, Any]) -> tuple[StoredSecret, ...]:
 def changed(said: dict[str, Any]) -> Changed:
     """A key after a change."""
     return Changed(key(said), _propagation(said))
+
+
+def several(said: dict[str, Any]) -> Several:
+    """What a change of several keys came to."""
+    return Several(tuple(said["done"]), tuple(said["passed_over"]), _propagation(said))
 
 
 def issued(said: dict[str, Any]) -> Received:

@@ -23,6 +23,7 @@ from keywright.model import (
     Person,
     Propagation,
     Session,
+    Several,
 )
 from keywright.presentations import Presentation, presentations
 from keywright.times import rfc3339
@@ -49,6 +50,7 @@ def key(record: Key, now: int) -> dict[str, Any]:
         "metadata": record.metadata,
         "state": record.state,
         "state_reason": record.state_reason,
+        "disabled_until": _time(record.disabled_until),
         "hint": record.secrets[0].hint if record.secrets else {},
         "secrets": [_secret(secret) for secret in live],
         "rotation": _rotation(record, now),
@@ -58,6 +60,7 @@ def key(record: Key, now: int) -> dict[str, Any]:
         "updated_at": rfc3339(record.updated_at),
         "ended_at": _time(record.ended_at),
         "last_used_at": _time(record.last_used_at),
+        "last_used_ip": record.last_used_ip,
         "flags": list(record.flags),
     }
     if record.children is not None:
@@ -75,6 +78,15 @@ def key(record: Key, now: int) -> dict[str, Any]:
 def changed(change: Changed, now: int) -> dict[str, Any]:
     """A key's record after a change, with how far the change has travelled."""
     return key(change.key, now) | {"propagation": propagation(change.propagation)}
+
+
+def several(change: Several) -> dict[str, Any]:
+    """What a change of several keys came to, and how far it has travelled."""
+    return {
+        "done": list(change.done),
+        "passed_over": list(change.passed_over),
+        "propagation": propagation(change.propagation),
+    }
 
 
 def issued(issue: Issued, keyspace: Keyspace, url: str, now: int) -> dict[str, Any]:

@@ -234,6 +234,7 @@ def _state(installation: "Installation", verdict: "Verdict", spelled: "Spelled")
         "account": record.account,
         "account_state": record.account_state,
         "state": record.state,
+        "disabled_until": None if record.disabled_until is None else rfc3339(record.disabled_until),
         "access": record.access,
         "scopes": sorted(record.scopes),
         "expires_at": None if record.expires_at is None else rfc3339(record.expires_at),

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from keywright.cli.opening import EnvFile
     from keywright.client import Client
     from keywright.installation import Installation
-    from keywright.model import Changed, Issued, Key, Page, Verdict
+    from keywright.model import Changed, Issued, Key, Page, Several, Verdict
     from keywright.presentations import Presentation
 
 
@@ -119,7 +119,9 @@ def _create(
 @click.option("--application", help="Of one application.")
 @click.option(
     "--hygiene",
-    type=click.Choice(["unused", "expiring", "all_access", "no_expiry", "old"]),
+    type=click.Choice(
+        ["unused", "expiring", "maker_lost_rights", "all_access", "no_limit", "no_expiry", "old"]
+    ),
     help="Those that work and want looking after.",
 )
 @click.option("--search", "q", help="Part of a name, id, team, application or description.")
@@ -214,10 +216,22 @@ def _simple(verb: str, done: str, sentence: str) -> None:
 for _verb, _done, _sentence in (
     ("finish", "rotation finished", "End the old secret of a rotation now."),
     ("cancel", "rotation cancelled", "End the new secret of a rotation now."),
-    ("disable", "disabled", "Stop a key until it is enabled."),
     ("enable", "enabled", "Let a disabled key work again."),
 ):
     _simple(_verb, _done, _sentence)
+
+
+@command.command("disable")
+@click.argument("key_id")
+@click.option("--for", "span", help="Only for so long: 1h. Then it works again by itself.")
+@as_json
+@anywhere
+def disable(key_id: str, span: str | None, place: Place, *, as_json: bool) -> None:
+    """Stop a key until it is enabled, or for a time."""
+    seconds = None if span is None else parse_span(span, path="--for")
+    with reached(place) as installation:
+        changed = installation.keys.disable(key_id, for_seconds=seconds, actor=actor())
+        show_changed(changed, installation.clock(), "disabled", as_json=as_json)
 
 
 @command.command("invalidate")
@@ -242,12 +256,46 @@ def delete(key_id: str, place: Place, *, yes: bool, as_json: bool) -> None:
     with reached(place) as installation:
         key = installation.keys.get(key_id)
         last = f"last used {rfc3339(key.last_used_at)}" if key.last_used_at else "never used"
+        last += f" from {key.last_used_ip}" if key.last_used_ip else ""
         confirm(
             f"Delete '{key.name}' ({key.id}), {last}? This cannot be undone, and whatever uses it stops.",
             yes=yes,
         )
         changed = installation.keys.delete(key_id, actor=actor())
         show_changed(changed, installation.clock(), "deleted", as_json=as_json)
+
+
+@command.command("several")
+@click.argument("act", type=click.Choice(["disable", "enable", "invalidate", "delete"]))
+@click.argument("key_ids", nargs=-1, required=True)
+@yes
+@as_json
+@anywhere
+def several(act: str, key_ids: tuple[str, ...], place: Place, *, yes: bool, as_json: bool) -> None:
+    """Disable, enable, invalidate or delete several keys, 200 at most, all at once.
+
+    One that is not there, or cannot be changed so, is passed over and named.
+    """
+    if act in ("invalidate", "delete"):
+        confirm(
+            f"{act.capitalize()} {len(key_ids)} keys? This cannot be undone, and what uses them stops.",
+            yes=yes,
+        )
+    with reached(place) as installation:
+        _show_several(installation.keys.several(act, key_ids, actor=actor()), act, as_json=as_json)
+
+
+def _show_several(changed: "Several", act: str, *, as_json: bool) -> None:
+    from keywright import shown
+
+    warn_of_stale(changed.propagation)
+    if as_json:
+        print_json(shown.several(changed))
+        return
+    done = {"disable": "disabled", "enable": "enabled", "invalidate": "invalidated", "delete": "deleted"}[act]
+    print_line(f"{done}: {len(changed.done)} {'key' if len(changed.done) == 1 else 'keys'}")
+    for key_id in changed.passed_over:
+        print_line(f"passed over: {key_id}")
 
 
 @command.command("purge")
@@ -401,11 +449,12 @@ def show_key(key: "Key", now: int, *, as_json: bool) -> None:
             ("networks", list(key.allowed_ips)),
             ("state", key.state),
             ("reason", key.state_reason),
+            ("until", record["disabled_until"]),
             ("ends in", ", ".join(f"{name} …{last}" for name, last in record["hint"].items())),
             ("rotating", None if rotation is None else f"the old secret ends {rotation['old_ends_at']}"),
             ("expires", record["expires_at"] or "never"),
             ("created", f"{record['created_at']} by {key.created_by}"),
-            ("last used", record["last_used_at"] or "never"),
+            ("last used", _last_used(record)),
         ]
     )
 
@@ -418,7 +467,8 @@ def show_changed(changed: "Changed", now: int, done: str, *, as_json: bool) -> N
     if as_json:
         print_json(shown.changed(changed, now))
     else:
-        print_line(f"{done}: {changed.key.id} ({changed.key.name}), {changed.key.state}")
+        until = f" until {rfc3339(changed.key.disabled_until)}" if changed.key.disabled_until else ""
+        print_line(f"{done}: {changed.key.id} ({changed.key.name}), {changed.key.state}{until}")
         if changed.key.children and changed.key.state in ("invalidated", "deleted"):
             print_line(f"keys that it made go on working: {', '.join(changed.key.children)}")
 
@@ -539,6 +589,11 @@ def _changes(given: dict[str, Any], now: int) -> dict[str, Any]:
     if given["metadata"] is not None:
         changes["metadata"] = _metadata(given["metadata"])
     return changes
+
+
+def _last_used(record: dict[str, Any]) -> str:
+    at, ip = record["last_used_at"], record["last_used_ip"]
+    return "never" if at is None else f"{at} from {ip}" if ip else str(at)
 
 
 def _day(at: int | None) -> str:

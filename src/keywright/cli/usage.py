@@ -37,6 +37,7 @@ _GROUPS = ("key", "account", "keyspace", "environment", "team", "application", "
     help="How long a line's time is.",
 )
 @click.option("--group", type=click.Choice(_GROUPS), help="A line for each of these.")
+@click.option("--busiest", type=click.IntRange(1, 200), help="With --group key: so many keys at most.")
 @as_json
 @anywhere_beside_key
 def command(

@@ -1,4 +1,5 @@
-"""The calendar: what happens by the clock alone, and is told of by webhooks. Expiry, near and come; a grace at its end.
+"""The calendar: what happens by the clock alone, and is told of by webhooks. Expiry, near and come; a grace at its end;
+the return of a key that was disabled for a time.
 
 Nobody acts when a key expires, so nothing is written then. The calendar is read instead: from where it was read last up to
 a moment ago, in one transaction with the messages that come of it, so that each is written once, whatever was down
@@ -58,4 +59,7 @@ def _between(connection: Connection, after: int, until: int) -> _Happened:
     ended: _Happened = [
         (at, key_id, "key.rotation_ended", None) for key_id, at in calendar.rotated(connection, after, until)
     ]
-    return sorted([*nearest.values(), *ended], key=lambda one: one[:2])
+    back: _Happened = [
+        (at, key_id, "key.enabled", None) for key_id, at in calendar.returned(connection, after, until)
+    ]
+    return sorted([*nearest.values(), *ended, *back], key=lambda one: one[:2])

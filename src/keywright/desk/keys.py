@@ -14,7 +14,7 @@ from keywright.desk import LIBRARY, Change, Desk, cursors, fields, grants
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.once import Once
 from keywright.errors import Conflict, Exceeds, Forbidden, Invalid, NotFound, Unavailable
-from keywright.hygiene import FINDINGS, findings
+from keywright.hygiene import FINDINGS, MAKER_LOST_RIGHTS, UNUSED, bounds
 from keywright.keyring import Keyring
 from keywright.model import (
     MANAGEMENT,
@@ -29,15 +29,20 @@ from keywright.model import (
     Keyspace,
     Page,
     Person,
+    Several,
     StoredSecret,
 )
 from keywright.store import accounts, audit, keys, keyspaces, people, usage
 from keywright.store.db import Database
-from keywright.store.keys import SORTS, Filter
-from keywright.times import DAY, SECOND
+from keywright.store.keys import SORTS, Filter, Outline
+from keywright.store.usage import Seen
+from keywright.times import DAY, SECOND, rfc3339
 
 LONGEST_GRACE: Final = 30 * DAY  # seconds
+LONGEST_PAUSE: Final = 365 * DAY  # seconds
 LONGEST_PAGE: Final = 200
+#: How many keys are looked through at once for those of which a finding holds that the store cannot say alone.
+_SIFTED: Final = 2_000
 STATES: Final = ("active", "disabled", "invalidated", "expired")
 #: What may still be edited of a key that was invalidated: what it is called, not what it could do.
 _NAMES: Final = frozenset({"name", "description", "team", "application", "metadata"})
@@ -419,11 +424,27 @@ class Keys(Desk):
             self._invalidate(change, before, why, actor)
             return self._after(change, before)
 
-    def disable(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
-        """Stop a key until it is enabled. Raises ``NotFound``, or ``Conflict`` for one that was invalidated."""
+    def disable(
+        self,
+        key_id: str,
+        *,
+        for_seconds: int | None = None,
+        actor: Actor = LIBRARY,
+        reach: Reach = EVERYTHING,
+    ) -> Changed:
+        """Stop a key until it is enabled, or for so many seconds, after which it works again by itself, at the instant.
+
+        Raises ``NotFound``, ``Invalid``, or ``Conflict``: for a key that was invalidated, or for one that is disabled without
+        an end, which a time would enable.
+        """
+        if for_seconds is not None and (
+            isinstance(for_seconds, bool) or not 1 <= for_seconds <= LONGEST_PAUSE
+        ):
+            raise Invalid(f"is from 1 to {LONGEST_PAUSE}", path="for_seconds")
         with self.change() as change:
             before = self._in_reach(change, key_id, reach)
-            self._switch(change, before, "disabled", actor, reach)
+            until = None if for_seconds is None else change.now + for_seconds * SECOND
+            self._switch(change, before, "disabled", actor, reach, until)
             return self._after(change, before)
 
     def enable(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
@@ -445,12 +466,14 @@ class Keys(Desk):
 
     def several(
         self, doing: str, key_ids: Sequence[str], *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING
-    ) -> int:
-        """Disable, enable, invalidate or delete several in one transaction; how many were there to be changed so.
+    ) -> Several:
+        """Disable, enable, invalidate or delete several, 200 at most, in one transaction.
 
         One that is not there, not in reach, or cannot be changed so is passed over. Raises ``Invalid``, ``Forbidden``
         or ``Exceeds``; then nothing was changed.
         """
+        if len(key_ids) > LONGEST_PAGE:
+            raise Invalid(f"names more than {LONGEST_PAGE}", path="keys")
         verbs: dict[str, Callable[[Change, Key], None]] = {
             "disable": lambda change, key: self._switch(change, key, "disabled", actor, reach),
             "enable": lambda change, key: self._switch(change, key, "active", actor, reach),
@@ -459,13 +482,15 @@ class Keys(Desk):
         }
         if doing not in verbs:
             raise Invalid(f"is one of {', '.join(verbs)}", path="act")
-        done = 0
+        done: tuple[str, ...] = ()
         with self.change() as change:
             for before in keys.several(change.tx, key_ids, change.now):
                 with suppress(NotFound, Conflict):
                     verbs[doing](change, self._covered(before, before.id, reach))
-                    done += 1
-        return done
+                    done += (before.id,)
+            changed = frozenset(done)
+            others = tuple(key_id for key_id in dict.fromkeys(key_ids) if key_id not in changed)
+            return Several(done, others, change.travelled)
 
     def leaked(
         self, key_id: str, found: Sequence[int], *, since: int, url: str | None, actor: Actor
@@ -499,7 +524,7 @@ class Keys(Desk):
         if state == "invalidated":
             keys.end_secrets(change.tx, key_id, before.secrets[0].n + 1, change.now)
             self._set_state(change, key_id, state, "leaked", ended_at=change.now)
-        elif state != before.state:
+        elif state != before.state or (policy == "disable" and before.disabled_until is not None):
             self._set_state(change, key_id, state, "leaked")
         change.announce("key", key_id)
         said = {"secret": new[-1], "secrets": new, "policy": policy, "url": url}
@@ -585,16 +610,28 @@ class Keys(Desk):
         keys.add_secret(change.tx, key_id, n, mac, self.keyring.current, hint, change.now, grace=grace)
         return _shown(space, key_id, secret)
 
-    def _switch(self, change: Change, before: Key, state: str, actor: Actor, reach: Reach) -> None:
+    def _switch(
+        self,
+        change: Change,
+        before: Key,
+        state: str,
+        actor: Actor,
+        reach: Reach,
+        until: int | None = None,
+    ) -> None:
         if before.state == "invalidated":
             raise Conflict("an invalidated key cannot be disabled or enabled again")
-        if before.state == state or (before.state == "expired" and state == "active"):
+        if before.state == "disabled" == state and until is not None and before.disabled_until is None:
+            raise Conflict("the key is disabled without an end: enable it first")
+        same = before.state == state and before.disabled_until == until
+        if same or (before.state == "expired" and state == "active"):
             return
         if state == "active":
             space = self._keyspace(change, before.keyspace, management=reach.management)
             reach.give(space, before.access, before.scopes)
-        self._set_state(change, before.id, state, None)
-        self._tell(change, before, actor, "key.enable" if state == "active" else "key.disable")
+        self._set_state(change, before.id, state, None, disabled_until=until)
+        told = {} if until is None else {"until": rfc3339(until)}
+        self._tell(change, before, actor, "key.enable" if state == "active" else "key.disable", **told)
 
     def _invalidate(self, change: Change, before: Key, reason: str | None, actor: Actor) -> None:
         if before.state == "invalidated":
@@ -604,7 +641,8 @@ class Keys(Desk):
         self._tell(change, before, actor, "key.invalidate", reason=reason)
 
     def _set_state(self, change: Change, key_id: str, state: str, reason: str | None, **more: Any) -> None:
-        keys.change(change.tx, key_id, state=state, state_reason=reason, updated_at=change.now, **more)
+        values = {"state": state, "state_reason": reason, "disabled_until": None, "updated_at": change.now}
+        keys.change(change.tx, key_id, **(values | more))
 
     def _changed(self, change: Change, before: Key, actor: Actor, action: str, **detail: Any) -> Changed:
         self._tell(change, before, actor, action, **detail)
@@ -651,17 +689,40 @@ class Keys(Desk):
     def _found(
         self, connection: Connection, narrow: Filter, now: int, after: Sequence[Any] | None, many: int
     ) -> Sequence[Key]:
-        """The next keys of a list. Of a finding the store knows a part, and has to be asked until there are enough."""
-        if narrow.hygiene is None:
-            return keys.page(connection, narrow, now, after=after, limit=many)
-        found: list[Key] = []
-        while len(found) < many:
-            some = keys.page(connection, narrow, now, after=after, limit=LONGEST_PAGE)
-            found += [key for key in self._last_used(some) if narrow.hygiene in findings(key, now)]
-            if len(some) < LONGEST_PAGE:
+        """The next keys of a list. What the store cannot say alone is sifted from what it has, until there are enough."""
+        if narrow.hygiene == "no_limit":
+            spaces = [one.keyspace for one in keyspaces.every(connection)]
+            held = tuple(space.name for space in spaces if bounds(space))
+            return keys.page(connection, narrow, now, after=after, limit=many, keyspaces=held)
+        if narrow.hygiene == "unused":
+            return self._sifted(connection, narrow, now, after, many, self._unused)
+        if narrow.hygiene == MAKER_LOST_RIGHTS:
+            return self._sifted(connection, narrow, now, after, many, _out_of_rights)
+        return keys.page(connection, narrow, now, after=after, limit=many)
+
+    def _sifted(
+        self,
+        connection: Connection,
+        narrow: Filter,
+        now: int,
+        after: Sequence[Any] | None,
+        many: int,
+        sift: Callable[[Connection, Sequence[Outline], int], Sequence[str]],
+    ) -> Sequence[Key]:
+        chosen: tuple[str, ...] = ()
+        while len(chosen) < many:
+            some = keys.outlines(connection, narrow, now, after=after, limit=_SIFTED)
+            chosen += tuple(sift(connection, some, now))
+            if len(some) < _SIFTED:
                 break
-            after = keys.place_of(some[-1], narrow.sort)
-        return found[:many]
+            after = some[-1].place
+        found = {key.id: key for key in keys.several(connection, chosen[:many], now)}
+        return [found[key_id] for key_id in chosen[:many]]
+
+    def _unused(self, _connection: Connection, some: Sequence[Outline], now: int) -> Sequence[str]:
+        with self.database.read("usage") as connection:
+            used = usage.used_since(connection, [one.id for one in some], now - UNUSED)
+        return [one.id for one in some if one.id not in used]
 
     def _with_last_use(self, found: Sequence[Key]) -> Sequence[Key]:
         try:
@@ -691,21 +752,36 @@ def _with_children(connection: Connection, key: Key, now: int) -> Key:
 
 def _with_flags(connection: Connection, found: Sequence[Key]) -> list[Key]:
     """Flag the keys whose maker could not make them today."""
-    makers = {key.created_by.removeprefix("person:") for key in found if key.created_by.startswith("person:")}
-    if not makers:
-        return list(found)
-    known = people.several(connection, makers)
-    spaces = {one.keyspace.name: one.keyspace for one in keyspaces.every(connection)}
+    flagged = set(_out_of_rights(connection, found, 0))
     return [
-        msgspec.structs.replace(key, flags=("maker_lost_rights",))
-        if key.created_by.startswith("person:")
-        and not _could_make(known.get(key.created_by.removeprefix("person:")), key, spaces.get(key.keyspace))
-        else key
+        msgspec.structs.replace(key, flags=(MAKER_LOST_RIGHTS,)) if key.id in flagged else key
         for key in found
     ]
 
 
-def _could_make(person: Person | None, key: Key, space: Keyspace | None) -> bool:
+def _out_of_rights(connection: Connection, found: Sequence[Key | Outline], _now: int) -> list[str]:
+    """Those of some keys whose maker could not make them today. Keys that are alike are looked at once."""
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for key in found:
+        if key.created_by.startswith("person:"):
+            same = key.created_by, key.account, key.keyspace, key.access, key.scopes, key.binding
+            alike.setdefault(same, []).append(key.id)
+    if not alike:
+        return []
+    known = people.several(connection, {maker.removeprefix("person:") for maker, *_ in alike})
+    spaces = {one.keyspace.name: one.keyspace for one in keyspaces.every(connection)}
+    firsts = {ids[0] for ids in alike.values()}
+    lost = {
+        key.id
+        for key in found
+        if key.id in firsts
+        and not _could_make(known.get(key.created_by.removeprefix("person:")), key, spaces.get(key.keyspace))
+    }
+    gone = {key_id for ids in alike.values() if ids[0] in lost for key_id in ids}
+    return [key.id for key in found if key.id in gone]
+
+
+def _could_make(person: Person | None, key: Key | Outline, space: Keyspace | None) -> bool:
     if person is None or person.state != "active":
         return False
     if person.operator:
@@ -725,15 +801,16 @@ def _could_make(person: Person | None, key: Key, space: Keyspace | None) -> bool
     return True
 
 
-def _used(key: Key, seen: dict[tuple[str, int], int]) -> Key:
+def _used(key: Key, seen: dict[tuple[str, int], Seen]) -> Key:
+    uses = {secret.n: seen[key.id, secret.n] for secret in key.secrets if (key.id, secret.n) in seen}
+    if not uses:
+        return key
     own = tuple(
-        msgspec.structs.replace(secret, last_used_at=seen[key.id, secret.n])
-        if (key.id, secret.n) in seen
-        else secret
+        msgspec.structs.replace(secret, last_used_at=uses[secret.n].at) if secret.n in uses else secret
         for secret in key.secrets
     )
-    times = [secret.last_used_at for secret in own if secret.last_used_at is not None]
-    return msgspec.structs.replace(key, secrets=own, last_used_at=max(times, default=None))
+    last = max(uses.values(), key=lambda use: use.at)
+    return msgspec.structs.replace(key, secrets=own, last_used_at=last.at, last_used_ip=last.ip)
 
 
 def _environment(given: str | None, space: Keyspace) -> str:

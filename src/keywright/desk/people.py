@@ -1,6 +1,6 @@
 """People: invite, get, list, change, remove, disable, enable, reset. Nobody makes anybody larger than themselves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -99,11 +99,10 @@ class People(Desk):
         with self.database.read() as connection:
             return _covered(_read(connection, person_id), person_id, reach)
 
-    def name_of(self, person_id: str) -> str | None:
-        """What somebody is called in lists of what they did, also when they have left."""
+    def names_of(self, person_ids: Iterable[str]) -> dict[str, str]:
+        """What people are called in lists of what they did, also when they have left; of those that are known."""
         with self.database.read() as connection:
-            found = people.get(connection, person_id=person_id)
-        return None if found is None else found.name
+            return {key: one.name for key, one in people.several(connection, person_ids).items()}
 
     def list(  # the verb of every surface
         self,

@@ -5,6 +5,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from sqlalchemy import Connection, Row
 
 from keywright.desk import LIBRARY, Desk
@@ -36,6 +37,8 @@ GROUPS: Final = {
 }
 #: A report has this many rows at most; what would have more has to be narrowed.
 MOST_ROWS: Final = 10_000
+#: How many keys can be named in one report.
+MOST_KEYS: Final = 200
 _CHUNK: Final = 5_000
 
 
@@ -102,11 +105,13 @@ class Usage(Desk):
         until: int | None = None,
         by: str = "day",
         group: str | None = None,
+        busiest: int | None = None,
         reach: Reach = EVERYTHING,
     ) -> Report:
         """How often each verdict was given, from ``since`` to before ``until``, in spans of ``by``.
 
-        ``keys`` are several at once; one that is not there, or of somebody else, has no counts here.
+        ``keys`` are several at once, 200 at most; one that is not there, or of somebody else, has no counts here. With
+        ``busiest``, by key, there are so many keys at most, those that were told most verdicts.
 
         A deleted key is counted under its name until it is purged, and under its id for ever; a key counts for the team and
         application that it has now. What came without a proven key belongs to nobody, and a confined caller does not see it.
@@ -117,6 +122,10 @@ class Usage(Desk):
             raise Invalid(f"is one of {', '.join(STEPS)}", path="by")
         if group is not None and group not in GROUPS:
             raise Invalid(f"is one of {', '.join(GROUPS)}", path="group")
+        if keys is not None and len(keys) > MOST_KEYS:
+            raise Invalid(f"names more than {MOST_KEYS}", path="keys")
+        if busiest is not None and (group != "key" or keys is not None or not 1 <= busiest <= MOST_KEYS):
+            raise Invalid(f"is from 1 to {MOST_KEYS}, and for a report by key", path="busiest")
         now = self.clock()
         ends = now + 1 if until is None else until
         begins = since if since is not None or by == "total" else ends - _BACK[by]
@@ -140,6 +149,10 @@ class Usage(Desk):
                 until=ends,
                 known=confined,
             )
+        if busiest is not None:
+            with self.database.read("usage") as counts:
+                chosen = usage.busiest_keys(counts, narrow, busiest)
+            narrow = msgspec.structs.replace(narrow, key_ids=tuple(chosen))
         asked = {"team": team, "application": application}
         whose = {name: value for name, value in asked.items() if value is not None}
         return Report(begins, min(ends, now), by, group, self._rows(narrow, by, group, whose, now))

@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection, or_, select
 
+from keywright.store.keys import works
 from keywright.store.schema import keys, secrets
 
 
@@ -13,12 +14,19 @@ def expiring(connection: Connection, after: int, until: int, ahead: int) -> list
     query = select(keys.c.id, keys.c.expires_at).where(
         keys.c.expires_at > after + ahead,
         keys.c.expires_at <= until + ahead,
-        keys.c.state == "active",
+        works(until),
         keys.c.created_at <= keys.c.expires_at - ahead,
     )
     return [
         (row.id, row.expires_at) for row in connection.execute(query.order_by(keys.c.expires_at, keys.c.id))
     ]
+
+
+def returned(connection: Connection, after: int, until: int) -> list[tuple[str, int]]:
+    """Keys that were disabled for a time that ends in between, and when it ends."""
+    at = keys.c.disabled_until
+    query = select(keys.c.id, at).where(at > after, at <= until, keys.c.state == "disabled")
+    return [(row.id, row.disabled_until) for row in connection.execute(query.order_by(at, keys.c.id))]
 
 
 def rotated(connection: Connection, after: int, until: int) -> list[tuple[str, int]]:

@@ -70,6 +70,19 @@ class Named(NamedTuple):
     binding: Binding | None
 
 
+class Outline(NamedTuple):
+    """As much of a key as it takes to look through many: where it stands in its list, and who made it."""
+
+    id: str
+    place: tuple[Any, str]
+    created_by: str
+    account: str
+    keyspace: str
+    access: str
+    scopes: tuple[str, ...]
+    binding: Binding | None
+
+
 def add(tx: Connection, values: dict[str, Any], mac: bytes, pepper: int, hint: dict[str, str]) -> None:
     """Write a new key with its first secret. An id that is taken breaks a constraint."""
     tx.execute(insert(keys).values(_columns(values)))
@@ -147,17 +160,49 @@ def children(connection: Connection, key_id: str, now: int) -> tuple[str, ...]:
 
 
 def page(
-    connection: Connection, narrow: Filter, now: int, *, after: Sequence[Any] | None, limit: int
+    connection: Connection,
+    narrow: Filter,
+    now: int,
+    *,
+    after: Sequence[Any] | None,
+    limit: int,
+    keyspaces: Sequence[str] | None = None,
 ) -> list[Key]:
-    """Read some keys that are not deleted, in the filter's order, from behind ``after`` (the last one's place)."""
+    """Read some keys that are not deleted, in the filter's order, from behind ``after`` (the last one's place).
+
+    ``keyspaces`` are those that any may be of, where not every one will do.
+    """
+    query = _ordered(_select(), narrow, now, after)
+    if keyspaces is not None:
+        query = query.where(keys.c.keyspace.in_(keyspaces))
+    return _keys(connection, connection.execute(query.limit(limit)).all(), now)
+
+
+def outlines(
+    connection: Connection, narrow: Filter, now: int, *, after: Sequence[Any] | None, limit: int
+) -> list[Outline]:
+    """As ``page``, of each key what it takes to look through many."""
+    own = keys.c
+    columns = own.id, SORTS[narrow.sort][0], own.created_by, accounts.c.username, own.keyspace, own.access
+    query = select(*columns, own.scopes, own.binding).join(accounts, accounts.c.id == own.account_id)
+    return [
+        Outline(
+            key_id, (place, key_id), maker, account, keyspace, access, _texts(scopes),
+            None if binding is None else _binding(binding),
+        )
+        for key_id, place, maker, account, keyspace, access, scopes, binding in connection.execute(
+            _ordered(query, narrow, now, after).limit(limit)
+        )
+    ]  # fmt: skip
+
+
+def _ordered(query: Select[Any], narrow: Filter, now: int, after: Sequence[Any] | None) -> Select[Any]:
     column, backwards = SORTS[narrow.sort]
-    query = _select().where(*_conditions(narrow, now))
+    query = query.where(*_conditions(narrow, now))
     if after is not None:
         place = tuple_(column, keys.c.id)
         query = query.where(place < tuple_(*after) if backwards else place > tuple_(*after))
-    order = (column.desc(), keys.c.id.desc()) if backwards else (column, keys.c.id)
-    rows = connection.execute(query.order_by(*order).limit(limit)).all()
-    return _keys(connection, rows, now)
+    return query.order_by(*((column.desc(), keys.c.id.desc()) if backwards else (column, keys.c.id)))
 
 
 def place_of(key: Key, sort: str) -> list[Any]:
@@ -177,7 +222,7 @@ def names(connection: Connection, key_ids: Iterable[str], now: int) -> dict[str,
     """What these keys are called, as far as they are not purged."""
     wanted, found = sorted(set(key_ids)), {}
     columns = (
-        keys.c.id, keys.c.name, keys.c.state, keys.c.expires_at, keys.c.keyspace, keys.c.environment,
+        keys.c.id, keys.c.name, keys.c.state, keys.c.expires_at, keys.c.disabled_until, keys.c.keyspace, keys.c.environment,
         keys.c.team, keys.c.application, keys.c.binding, accounts.c.username,
     )  # fmt: skip
     query = select(*columns).join(accounts, accounts.c.id == keys.c.account_id)
@@ -186,7 +231,7 @@ def names(connection: Connection, key_ids: Iterable[str], now: int) -> dict[str,
             found[row.id] = Named(
                 row.id,
                 row.name,
-                key_state(row.state, row.expires_at, now),
+                key_state(row.state, row.expires_at, now, row.disabled_until),
                 row.keyspace,
                 row.environment,
                 row.username,
@@ -216,7 +261,7 @@ def ids(connection: Connection) -> Iterator[list[bytes]]:
 
 def expiring(connection: Connection, now: int, until: int) -> int:
     """How many active keys expire between now and then."""
-    soon = and_(keys.c.state == "active", keys.c.expires_at > now, keys.c.expires_at <= until)
+    soon = and_(works(now), keys.c.expires_at > now, keys.c.expires_at <= until)
     return int(connection.execute(select(func.count()).select_from(keys).where(soon)).scalar_one())
 
 
@@ -265,26 +310,38 @@ def _conditions(narrow: Filter, now: int) -> list[ColumnElement[bool]]:
     if narrow.hygiene is not None:
         found += [*_active(now), _suspects(narrow.hygiene, now)]
     if narrow.state == "expired":
-        found += [keys.c.state == "active", keys.c.expires_at <= now]
+        found += [works(now), keys.c.expires_at <= now]
     elif narrow.state == "active":
         found += _active(now)
+    elif narrow.state == "disabled":
+        found += [keys.c.state == "disabled", ~works(now)]
     elif narrow.state is not None:
         found.append(keys.c.state == narrow.state)
     return found
 
 
+def works(now: int) -> ColumnElement[bool]:
+    """The keys that are active, or disabled for a time that is over; of which some may have expired."""
+    until = keys.c.disabled_until
+    back = and_(keys.c.state == "disabled", until.is_not(None), until <= now)
+    return or_(keys.c.state == "active", back)
+
+
 def _active(now: int) -> list[ColumnElement[bool]]:
-    return [keys.c.state == "active", or_(keys.c.expires_at.is_(None), keys.c.expires_at > now)]
+    return [works(now), or_(keys.c.expires_at.is_(None), keys.c.expires_at > now)]
 
 
 def _suspects(finding: str, now: int) -> ColumnElement[bool]:
-    """The keys of which a finding can hold: never too few."""
+    """The keys of which a finding can hold: never too few, and those alone where the keys file can say."""
+    newer = select(secrets.c.n).where(secrets.c.key_id == keys.c.id, secrets.c.created_at > now - OLD)
     found: dict[str, ColumnElement[bool]] = {
         "unused": keys.c.created_at <= now - UNUSED,
+        "maker_lost_rights": keys.c.created_by.startswith("person:", autoescape=True),
+        "no_limit": and_(keys.c.limits == "[]", keys.c.plan.is_(None)),
         "expiring": keys.c.expires_at <= now + EXPIRING,
         "all_access": keys.c.access == "all",
         "no_expiry": keys.c.expires_at.is_(None),
-        "old": keys.c.created_at <= now - OLD,
+        "old": and_(keys.c.created_at <= now - OLD, ~newer.exists()),
     }
     return found[finding]
 
@@ -342,8 +399,9 @@ def _read(row: Row[Any], its_secrets: tuple[StoredSecret, ...], now: int) -> Key
         expires_at=row.expires_at,
         allowed_ips=_texts(row.allowed_ips),
         metadata=msgspec.json.decode(row.metadata),
-        state=key_state(row.state, row.expires_at, now),
+        state=(state := key_state(row.state, row.expires_at, now, row.disabled_until)),
         state_reason=row.state_reason,
+        disabled_until=row.disabled_until if state == "disabled" else None,
         parent=row.parent,
         binding=None if row.binding is None else _binding(row.binding),
         created_at=row.created_at,

@@ -29,7 +29,7 @@ from keywright.store.keyspaces import read as read_keyspace
 FIND: Final = """
 SELECT k.keyspace, k.environment, k.account_id, a.username, a.state, k.name, k.access, k.scopes, k.state, k.expires_at,
        k.allowed_ips, k.limits, a.limits, k.team, k.application, k.plan, k.metadata, k.binding,
-       s.n, s.mac, s.pepper, s.ends_at, s.starts_rotation, (SELECT max(seq) FROM changes)
+       s.n, s.mac, s.pepper, s.ends_at, s.starts_rotation, (SELECT max(seq) FROM changes), k.disabled_until
 FROM keys AS k
 LEFT JOIN accounts AS a ON a.id = k.account_id
 LEFT JOIN secrets AS s ON s.key_id = k.id
@@ -151,6 +151,7 @@ def _record(key_id: str, rows: list[Any]) -> KeyRecord:
         plan=row[15],
         metadata=_shared(row[16]) if row[16] == "{}" else row[16],
         binding=None if row[17] is None else _binding(row[17]),
+        disabled_until=row[24],
         seq=row[23] or 0,
     )
     _check(record)
@@ -178,8 +179,8 @@ def _check(record: KeyRecord) -> None:
         type(text) is str for text in (record.name, record.environment, record.account, record.metadata)
     ):
         raise ValueError("a text is none")
-    if not _is_instant(record.expires_at):
-        raise ValueError("its end is no instant")
+    if not _is_instant(record.expires_at) or not _is_instant(record.disabled_until):
+        raise ValueError("its end, or its return, is no instant")
     for secret in record.secrets:
         if type(secret.n) is not int or type(secret.mac) is not bytes or len(secret.mac) != len(DUMMY_MAC):
             raise ValueError("a secret is missing or is no MAC")

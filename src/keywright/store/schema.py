@@ -86,6 +86,9 @@ keys = Table(
     Column("metadata", Text, nullable=False),  # JSON
     Column("state", Text, nullable=False),
     Column("state_reason", Text),
+    Column(
+        "disabled_until", BigInteger
+    ),  # where the state is disabled: from then on it is as if it were active
     Column("parent", Text),
     Column("binding", Text),  # JSON
     Column("created_at", BigInteger, nullable=False),
@@ -105,6 +108,7 @@ Index("keys_by_search", *_searched, keys.c.search, info={"only": "sqlite"})
 Index("keys_by_keyspace", *_searched, info={"only": "postgresql"})
 Index("keys_by_parent", keys.c.parent)
 Index("keys_by_expiry", keys.c.expires_at)
+Index("keys_by_return", keys.c.disabled_until)
 
 secrets = Table(
     "secrets",

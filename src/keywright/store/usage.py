@@ -9,6 +9,7 @@ from sqlalchemy import (
     Connection,
     CursorResult,
     Row,
+    Subquery,
     Table,
     delete,
     func,
@@ -116,12 +117,16 @@ def _place(row: Count | Seen) -> tuple[str | int, ...]:
     return row.key_id, row.keyspace, row.environment, row.minute, row.code, row.resource
 
 
-def last(connection: Connection, key_ids: Iterable[str]) -> dict[tuple[str, int], int]:
-    """When each secret of these keys was last used."""
-    query = select(last_used.c.key_id, last_used.c.n, last_used.c.at).where(
-        last_used.c.key_id.in_(list(key_ids))
-    )
-    return {(row.key_id, row.n): row.at for row in connection.execute(query)}
+def last(connection: Connection, key_ids: Iterable[str]) -> dict[tuple[str, int], Seen]:
+    """When and from where each secret of these keys was last used."""
+    query = select(last_used).where(last_used.c.key_id.in_(list(key_ids)))
+    return {(row.key_id, row.n): Seen(row.key_id, row.n, row.at, row.ip) for row in connection.execute(query)}
+
+
+def used_since(connection: Connection, key_ids: Sequence[str], instant: int) -> set[str]:
+    """Those of some keys that were used after an instant."""
+    query = select(last_used.c.key_id).where(last_used.c.key_id.in_(key_ids), last_used.c.at > instant)
+    return set(connection.execute(query).scalars())
 
 
 def busiest(connection: Connection, since: int, least: int) -> list[tuple[str, str, str, str, int]]:
@@ -170,19 +175,31 @@ def sums(
     connection: Connection, narrow: Narrow, columns: Sequence[str], step: int | None
 ) -> Iterator[Row[Any]]:
     """Counts summed by some columns and by ``bucket``, spans of ``step`` microseconds; by all of time without."""
-    parts = [
-        select(table.c[begin].label("begin"), *(table.c[name] for name in columns), table.c.count).where(
-            *_conditions(narrow, table, begin)
-        )
-        for table, begin in _TABLES
-    ]
-    counted = union_all(*parts).subquery()
+    counted = _counted(narrow, columns)
     bucket = literal(0) if step is None else counted.c.begin - counted.c.begin % step
     groups = [counted.c[name] for name in columns]
     query = select(bucket.label("bucket"), *groups, func.sum(counted.c.count).label("times"))
     query = query.group_by(*([] if step is None else [bucket]), *groups)
     found: CursorResult[Any] = connection.execute(query)
     return iter(found.yield_per(1000))
+
+
+def busiest_keys(connection: Connection, narrow: Narrow, many: int) -> list[str]:
+    """The ids under which most verdicts were counted, an empty one for what nobody proved, the busiest first."""
+    counted = _counted(narrow, ("key_id",))
+    times = func.sum(counted.c.count)
+    query = select(counted.c.key_id).group_by(counted.c.key_id).order_by(times.desc(), counted.c.key_id)
+    return list(connection.execute(query.limit(many)).scalars())
+
+
+def _counted(narrow: Narrow, columns: Sequence[str]) -> Subquery:
+    parts = [
+        select(table.c[begin].label("begin"), *(table.c[name] for name in columns), table.c.count).where(
+            *_conditions(narrow, table, begin)
+        )
+        for table, begin in _TABLES
+    ]
+    return union_all(*parts).subquery()
 
 
 def roll_up(tx: Connection, now: int, *, minutes_kept: int, hours_kept: int) -> bool:

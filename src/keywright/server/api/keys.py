@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from keywright import shown
-from keywright.desk.keys import is_secret
+from keywright.desk.keys import LONGEST_PAGE, is_secret
 from keywright.desk.once import Replay
 from keywright.installation import Installation
 from keywright.model import Changed, Issued
@@ -87,6 +87,19 @@ class Invalidation(Body):
     reason: str | None = Field(default=None)
 
 
+class Together(Body):
+    """What is done to several keys at once."""
+
+    act: Literal["disable", "enable", "invalidate", "delete"]
+    keys: list[str] = Field(min_length=1, max_length=LONGEST_PAGE)
+
+
+class Pause(Body):
+    """For how long a key is stopped; without, until it is enabled."""
+
+    for_seconds: int | None = None
+
+
 @router.post("", status_code=201)
 def create(
     body: NewKey,
@@ -148,6 +161,13 @@ def list_keys(
         "next_cursor": page.next_cursor,
     }
     return found | {"flagged": "secret_in_query"} if is_secret(q) else found
+
+
+@router.post("/several")
+def several(body: Together, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
+    """Change several in one transaction. One that is not there, or cannot be changed so, is passed over and named."""
+    uncached(response)
+    return shown.several(opened.keys.several(body.act, body.keys, actor=caller.actor, reach=caller.reach))
 
 
 @router.get("/{key_id}")
@@ -221,11 +241,13 @@ def invalidate(
 
 
 @router.post("/{key_id}/disable")
-def disable(key_id: str, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
-    """Stop a key until it is enabled."""
-    return changed_answer(
-        opened.keys.disable(key_id, actor=caller.actor, reach=caller.reach), opened, response
-    )
+def disable(
+    key_id: str, caller: Writes, opened: Opened, response: Response, body: Pause | None = None
+) -> dict[str, Any]:
+    """Stop a key until it is enabled, or for so many seconds: then it works again by itself."""
+    seconds = None if body is None else body.for_seconds
+    changed = opened.keys.disable(key_id, for_seconds=seconds, actor=caller.actor, reach=caller.reach)
+    return changed_answer(changed, opened, response)
 
 
 @router.post("/{key_id}/enable")

@@ -19,10 +19,12 @@ def report(
     caller: Reads,
     opened: Opened,
     response: Response,
+    *,
     keyspace: Text = None,
     account: Text = None,
     environment: Text = None,
     key: Text = None,
+    keys: Annotated[list[str] | None, Query(max_length=200)] = None,
     team: Text = None,
     application: Text = None,
     code: Text = None,
@@ -32,6 +34,7 @@ def report(
     by: Literal["minute", "hour", "day", "total"] = "day",
     group: Literal["key", "account", "keyspace", "environment", "team", "application", "code", "resource"]
     | None = None,
+    busiest: int | None = None,
 ) -> dict[str, Any]:
     """Counts of verdicts, summed; a deleted key's too. They are complete up to a second ago, this process's up to now."""
     response.headers["Cache-Control"] = "no-store"
@@ -40,6 +43,7 @@ def report(
         account=account,
         environment=environment,
         key=key,
+        keys=keys,
         team=team,
         application=application,
         code=code,
@@ -48,6 +52,7 @@ def report(
         until=None if to is None else parse_instant(to, path="to"),
         by=by,
         group=group,
+        busiest=busiest,
         reach=caller.reach,
     )
     return shown.usage(found)

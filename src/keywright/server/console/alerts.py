@@ -66,7 +66,7 @@ def _stop(visit: Visit, alert: Alert, doing: str) -> None:
     if not alert.key_id or space is None:
         raise Conflict("the alert is about no key that could be stopped here")
     if not visit.may("keys:write", space):
-        raise Forbidden(words.may_not("keys:write"))
+        raise Forbidden(words.may_not("keys:write", visit.admins))
     reach = visit.caller.within("keys:write", list(visit.spaces)).reach
     keys = visit.opened.keys
     if doing == "disable":

@@ -1,9 +1,12 @@
 """The pages of what happened: the audit trail and usage, of an account or of the whole installation."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 from starlette.responses import Response
 
+from keywright.desk.usage import Report, UsageRow
 from keywright.errors import Invalid
 from keywright.server.console import drawing, words
 from keywright.server.console.visits import Page, Typed, Visit, field
@@ -40,7 +43,7 @@ def trail(visit: Visit) -> Response:
         narrow=Typed(narrow),
         problem=problem,
         act_of=words.act,
-        names={person_id: visit.opened.people.name_of(person_id) for person_id in ids},
+        names=visit.opened.people.names_of(ids),
     )
 
 
@@ -52,23 +55,31 @@ def usage(visit: Visit) -> Response:
     since = visit.opened.clock() - 30 * DAY * SECOND
     asked: dict[str, Any] = {"account": visit.account, "keyspace": chosen, "since": since, "reach": reach}
     days = visit.opened.usage.report(by="day", **asked)
-    cuts = {
-        group: sorted(
-            visit.opened.usage.report(by="total", group=group, **asked).rows, key=lambda row: -row.times
-        )
-        for group in ("key" if visit.account else "account", "resource", "code")
-    }
+    whose: dict[str, Any] = {"group": "key", "busiest": MOST} if visit.account else {"group": "account"}
+    cuts = {}
+    for cut in (whose, {"group": "resource"}, {"group": "code"}):
+        rows = visit.opened.usage.report(by="total", **cut, **asked).rows
+        if rows:
+            shown = sorted(rows, key=lambda row: -row.times)[:MOST]
+            cuts[cut["group"]] = shown, _others(days, shown)
     return visit.page(
         "usage.html",
         days=drawing.days(
             {row.at: dict(row.codes) for row in days.rows if row.at is not None}, visit.opened.clock()
         ),
         total=days.total,
-        cuts={group: rows[:MOST] for group, rows in cuts.items() if rows},
+        cuts=cuts,
         titles=TITLES,
         keyspaces=open_,
         chosen=chosen,
     )
+
+
+def _others(whole: Report, shown: Sequence[UsageRow]) -> Counter[str]:
+    """What was counted of those that are not shown: with it the rows add up to the whole."""
+    there = sum((Counter(row.codes) for row in whole.rows), Counter[str]())
+    there.subtract(sum((Counter(row.codes) for row in shown), Counter[str]()))
+    return +there
 
 
 PAGES: Final = (

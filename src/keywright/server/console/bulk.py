@@ -11,7 +11,7 @@ from keywright.server.console.visits import Page, Visit, field
 
 #: How many can be ticked, and how many of a long list are changed in one transaction.
 MOST_AT_ONCE: Final = 200
-_LISTED_BY: Final = ("environment", "state", "team", "application", "q")
+_LISTED_BY: Final = ("environment", "state", "team", "application", "hygiene", "q")
 _ACTS: Final = ("disable", "enable", "invalidate", "delete")
 
 
@@ -47,7 +47,7 @@ def _ask(visit: Visit, doing: str, keys: Any, problem: str = "") -> Response:
 
 
 def _each(visit: Visit, doing: str, key_ids: list[str]) -> int:
-    return visit.opened.keys.several(doing, key_ids, actor=visit.caller.actor, reach=visit.reach)
+    return len(visit.opened.keys.several(doing, key_ids, actor=visit.caller.actor, reach=visit.reach).done)
 
 
 def _pages(visit: Visit) -> Iterator[list[str]]:

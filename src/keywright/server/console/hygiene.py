@@ -52,7 +52,8 @@ def act(visit: Visit) -> Response:
     if doing not in ("disable", "extend") or not chosen or len(chosen) > MOST_AT_ONCE:
         raise Invalid(words.NOTHING_CHOSEN)
     if doing == "disable":
-        done = visit.opened.keys.several("disable", chosen, actor=visit.caller.actor, reach=visit.reach)
+        changed = visit.opened.keys.several("disable", chosen, actor=visit.caller.actor, reach=visit.reach)
+        done = len(changed.done)
     else:
         done = sum(_extended(visit, key_id) for key_id in chosen)
     back = {"finding": visit.form["finding"]} if visit.form["finding"] in FINDINGS else {}

@@ -1,26 +1,27 @@
 """The pages of an account's keys: the list, the form, the one sight of a secret, a key's own page, and what is done to it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
+from urllib.parse import urlencode
 
 import msgspec
 from starlette.responses import JSONResponse, Response
 
 from keywright.desk.keys import is_secret
 from keywright.desk.once import Replay, read
-from keywright.errors import CallerError, Invalid, KeywrightError
+from keywright.errors import CallerError, Exceeds, Invalid
+from keywright.hygiene import findings
 from keywright.misuse import RULES
-from keywright.model import Ask, Issued, Key, Keyspace
-from keywright.presentations import example_url, presentations
+from keywright.model import Access, Ask, Issued, Key, Keyspace
+from keywright.presentations import before_the_first, example_url, presentations
 from keywright.schemes import SCHEMES, from_mapping
-from keywright.server.console import drawing, words
+from keywright.server.console import recent, words
 from keywright.server.console.visits import Page, Typed, Visit, field
 from keywright.times import DAY, SECOND, parse_instant
 
 #: What the list can be narrowed to, and kept in the address.
-FILTERS: Final = ("environment", "state", "team", "application", "q", "sort", "cursor")
+FILTERS: Final = ("environment", "state", "team", "application", "hygiene", "q", "sort", "cursor")
 EXPIRIES: Final = {"never": None, "7d": 7 * DAY, "30d": 30 * DAY, "90d": 90 * DAY, "365d": 365 * DAY}
-_HOURS: Final = 36
 
 
 def overview(visit: Visit) -> Response:
@@ -28,18 +29,7 @@ def overview(visit: Visit) -> Response:
     spaces = [space for space in visit.spaces if visit.may("keys:read", space)]
     if len(spaces) == 1 and visit.record is not None:
         return visit.go(visit.at(spaces[0].name, "keys"))
-    return visit.page("overview.html", spaces=spaces, admins=[] if spaces else _admins(visit))
-
-
-def _admins(visit: Visit) -> list[str]:
-    people = visit.opened.people.list(account=visit.account, limit=200).items
-    return [
-        person.email
-        for person in people
-        if any(
-            held.account == visit.account and held.role in ("owner", "admin") for held in person.memberships
-        )
-    ]
+    return visit.page("overview.html", spaces=spaces, admins=[] if spaces else visit.admins)
 
 
 # -------------------------------------------------------------------------------------------------------------- the list
@@ -67,40 +57,30 @@ def listing(visit: Visit) -> Response:
         narrow=Typed(narrow),
         flagged=flagged,
         problem=problem,
-        bars=_sparklines(visit, page.items),
+        recent=(lately := recent.of(visit, page.items)),
+        nothing=recent.NOTHING,
+        names=_names(visit, page.items),
+        example=_example(visit) if not page.items else "",
         creating=_form(visit, visit.query, ""),
-        status_of=lambda key: words.status(key, visit.opened.clock()),
+        status_of=lambda key: _status(visit, key, lately),
     )
 
 
-def _sparklines(visit: Visit, keys: Sequence[Key]) -> dict[str, list[drawing.Bar]]:
-    """The last 36 hours of each key, drawn; without counts where counting is down."""
-    now = visit.opened.clock()
-    since = now - _HOURS * 3600 * SECOND
-    try:
-        report = visit.opened.usage.report(
-            account=visit.account,
-            keyspace=_space(visit).name,
-            keys=[key.id for key in keys],
-            since=since,
-            by="hour",
-            group="key",
-            reach=visit.caller.within("usage:read", list(visit.spaces)).reach,
-        )
-    except KeywrightError:
-        return {}
-    first = since - since % (3600 * SECOND)
-    counts: dict[str, list[list[int]]] = {key.id: [[0, 0] for _ in range(_HOURS + 1)] for key in keys}
-    for row in report.rows:
-        if row.value in counts and row.at is not None:
-            place = counts[row.value][min((row.at - first) // (3600 * SECOND), _HOURS)]
-            place[0] += row.codes.get("ok", 0)
-            place[1] += row.times - row.codes.get("ok", 0)
-    return {
-        key_id: drawing.bars([(valid, refused) for valid, refused in hours])
-        for key_id, hours in counts.items()
-        if any(valid or refused for valid, refused in hours)
-    }
+def _status(visit: Visit, key: Key, lately: Mapping[str, recent.Recent]) -> words.Status:
+    its = lately.get(key.id, recent.NOTHING)
+    return words.status(key, visit.opened.clock(), its.day, its.hour)
+
+
+def _names(visit: Visit, keys: Sequence[Key]) -> dict[str, str]:
+    """What the people are called who made some keys."""
+    made = (key.created_by.partition(":") for key in keys)
+    return visit.opened.people.names_of({who for kind, _, who in made if kind == "person"})
+
+
+def _example(visit: Visit) -> str:
+    space = _space(visit)
+    environment = "production" if "production" in space.environments else next(iter(space.environments))
+    return before_the_first(space, str(visit.account), environment, visit.desk.settings.base_url)
 
 
 # ------------------------------------------------------------------------------------------------------------ creation
@@ -135,8 +115,11 @@ def create(visit: Visit) -> Response:
 
 def _form(visit: Visit, given: Mapping[str, str], problem: str) -> dict[str, Any]:
     """What the form is drawn from: the fields that the profile asks for, and what was typed."""
-    space = _space(visit)
+    space, barred = _space(visit), _barred(visit)
     asked = [name for name in space.fields.ask if name != "environment"]
+    if "access" not in asked and space.access.default in barred:
+        asked.append("access")
+    access = given.get("access") or space.access.default or ""
     scopes = visit.every("scopes") or [text for text in given.get("scopes", "").split(",") if text]
     environment = given.get("environment") or ("production" if "production" in space.environments else "")
     return {
@@ -145,7 +128,8 @@ def _form(visit: Visit, given: Mapping[str, str], problem: str) -> dict[str, Any
         "required": space.fields.required,
         "given": Typed(given),
         "scopes": scopes,
-        "access": given.get("access") or space.access.default or "",
+        "access": "" if access in barred else access,
+        "barred": barred,
         "environment": environment if environment in space.environments else "",
         "expires": given.get("expires") or ("default" if space.expiry.default else "never"),
         "matrix": _matrix(space),
@@ -154,12 +138,29 @@ def _form(visit: Visit, given: Mapping[str, str], problem: str) -> dict[str, Any
     }
 
 
-def _matrix(space: Keyspace) -> dict[str, list[tuple[str, str, bool]]]:
-    """Scopes by what they are about: (scope, title, whether it only reads)."""
-    found: dict[str, list[tuple[str, str, bool]]] = {}
+def _matrix(space: Keyspace) -> dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]]:
+    """Scopes by what they are about, those that read apart from those that change: (scope, title)."""
+    found: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {}
     for name, scope in space.scopes.items():
-        found.setdefault(name.partition(":")[0], []).append((name, scope.title, scope.reads))
+        cells = found.setdefault(name.partition(":")[0], ([], []))
+        cells[0 if scope.reads else 1].append((name, scope.title))
     return found
+
+
+def _barred(visit: Visit) -> frozenset[str]:
+    """The kinds of access and the scopes that whoever visits cannot give a key, as their membership says."""
+    space = _space(visit)
+    kinds = {access: (access, ()) for access in get_args(Access)}
+    scopes = {name: ("restricted", (name,)) for name in space.scopes}
+    return frozenset(name for name, asked in (kinds | scopes).items() if not _may_give(visit, *asked))
+
+
+def _may_give(visit: Visit, access: str, scopes: Sequence[str]) -> bool:
+    try:
+        visit.reach.give(_space(visit), access, scopes)
+    except Exceeds:
+        return False
+    return True
 
 
 def _asked(visit: Visit, space: Keyspace, *, editing: bool = False) -> dict[str, Any]:
@@ -177,8 +178,8 @@ def _asked(visit: Visit, space: Keyspace, *, editing: bool = False) -> dict[str,
         asked["limits"] = form["limits"].split() or None
     if "allowed_ips" in form:
         asked["allowed_ips"] = form["allowed_ips"].split() or None
-    if field(form, "metadata"):
-        asked["metadata"] = _json(form["metadata"])
+    if "metadata" in form:
+        asked["metadata"] = _json(form["metadata"]) if field(form, "metadata") else None
     if "expires" in form and not (editing and form["expires"] == "keep"):
         asked |= _expiry(form, space, visit.opened.clock())
     return asked
@@ -241,9 +242,16 @@ def detail(visit: Visit) -> Response:
     """A key: what it is, what it may, its secrets, its last days, what was refused, and who did what to it."""
     key = _key(visit)
     may_use = visit.may("usage:read", visit.space)
+    request = field(visit.query, "request")
+    days = recent.days(visit, key) if may_use else []
     refused = (
         visit.opened.refusals.list(
-            account=visit.account, keyspace=key.keyspace, key=key.id, limit=10, reach=visit.reach
+            account=visit.account,
+            keyspace=key.keyspace,
+            key=key.id,
+            request_id=request,
+            limit=10,
+            reach=visit.reach,
         ).items
         if may_use
         else ()
@@ -262,30 +270,41 @@ def detail(visit: Visit) -> Response:
         "key.html",
         key=key,
         alerts=[RULES[one.rule].sentence for one in alerts],
-        state=words.status(key, visit.opened.clock()),
+        state=_status(visit, key, recent.of(visit, [key])),
         sentence=words.sentence(_space(visit), key.access, key.scopes),
-        days=_days(visit, key) if may_use else [],
         spent=visit.opened.quotas.of(key.id) if may_use else [],
+        maker=words.maker(key.created_by, _names(visit, [key])),
+        metadata=_spelled(key.metadata),
+        like=_like(key),
+        found=[name for name in findings(key, visit.opened.clock()) if name in ("unused", "expiring")],
+        days=days,
+        outcomes=recent.outcomes(days),
+        resources=recent.resources(visit, key) if may_use else [],
         refused=refused,
+        request=request or "",
         history=history,
+        names=visit.opened.people.names_of(
+            {one["actor_id"] for one in history if one["actor_kind"] == "person"}
+        ),
         live=[one for one in key.secrets if one.ends_at is None or one.ends_at > visit.opened.clock()],
         reason_of=words.refusal,
         act_of=words.act,
     )
 
 
-def _days(visit: Visit, key: Key) -> list[tuple[int, dict[str, int]]]:
-    """Counts of the last thirty days by code, oldest first."""
-    now = visit.opened.clock()
-    report = visit.opened.usage.report(
-        account=visit.account,
-        keyspace=key.keyspace,
-        key=key.id,
-        since=now - 30 * DAY * SECOND,
-        by="day",
-        reach=visit.reach,
-    )
-    return drawing.days({row.at: dict(row.codes) for row in report.rows if row.at is not None}, now)
+def _like(key: Key) -> str:
+    """What fills the form for another key like this one: all but its name and its expiry."""
+    filled = {
+        "environment": key.environment, "access": key.access, "scopes": ",".join(key.scopes), "description": key.description,
+        "team": key.team, "application": key.application, "plan": key.plan,
+        "limits": "\n".join(words.limit(limit) for limit in key.limits), "allowed_ips": "\n".join(key.allowed_ips),
+        "metadata": _spelled(key.metadata),
+    }  # fmt: skip
+    return urlencode({name: value for name, value in filled.items() if value})
+
+
+def _spelled(metadata: Mapping[str, Any]) -> str:
+    return msgspec.json.format(msgspec.json.encode(metadata)).decode() if metadata else ""
 
 
 def edit_form(visit: Visit) -> Response:
@@ -298,7 +317,7 @@ def _edit_page(visit: Visit, key: Key, problem: str, status: int) -> Response:
         "name": key.name, "description": key.description, "team": key.team or "",
         "application": key.application or "", "access": key.access, "plan": key.plan or "",
         "limits": "\n".join(words.limit(limit) for limit in key.limits), "allowed_ips": "\n".join(key.allowed_ips),
-        "expires": "keep",
+        "expires": "keep", "metadata": _spelled(key.metadata),
     })  # fmt: skip
     scopes = visit.every("scopes") if visit.form else list(key.scopes)
     return visit.page(
@@ -309,6 +328,7 @@ def _edit_page(visit: Visit, key: Key, problem: str, status: int) -> Response:
         given=given,
         scopes=scopes,
         matrix=_matrix(_space(visit)),
+        barred=_barred(visit),
     )
 
 
@@ -339,11 +359,14 @@ def _confirm_page(visit: Visit, problem: str, status: int) -> Response:
     if act not in words.CONFIRM:
         raise Invalid(words.NOT_FOUND)
     key = _key(visit)
-    used_lately = key.last_used_at is not None and visit.opened.clock() - key.last_used_at < DAY * SECOND
     return visit.page(
-        f"{act}.html", status=status, key=key, problem=problem, used_lately=used_lately,
+        f"{act}.html", status=status, key=key, problem=problem, used_lately=_used_lately(visit, key),
         calls=_calls_today(visit, key),
     )  # fmt: skip
+
+
+def _used_lately(visit: Visit, key: Key) -> bool:
+    return key.last_used_at is not None and visit.opened.clock() - key.last_used_at < DAY * SECOND
 
 
 def _calls_today(visit: Visit, key: Key) -> int | None:
@@ -363,12 +386,13 @@ def act(visit: Visit) -> Response:
         if doing == "rotate":
             return _rotate(visit, key)
         if doing == "invalidate":
+            if _used_lately(visit, key):
+                _typed(visit, key)
             reason = field(visit.form, "reason")
             visit.opened.keys.invalidate(key.id, reason=reason, actor=visit.caller.actor, reach=visit.reach)
             return visit.go(visit.keys_at(key.id), said="invalidated")
         if doing == "delete":
-            if visit.form.get("name", "").strip() != key.name:
-                raise Invalid(words.TYPE_THE_NAME, path="name")
+            _typed(visit, key)
             visit.opened.keys.delete(key.id, actor=visit.caller.actor, reach=visit.reach)
             return visit.go(visit.keys_at(), said="deleted")
     except CallerError as wrong:
@@ -376,8 +400,17 @@ def act(visit: Visit) -> Response:
     raise Invalid(words.NOT_FOUND)
 
 
+def _typed(visit: Visit, key: Key) -> None:
+    """Hold whoever stops a key for ever to having typed its name. Raises ``Invalid``."""
+    if visit.form.get("name", "").strip() != key.name:
+        raise Invalid(words.TYPE_THE_NAME, path="name")
+
+
 def _rotate(visit: Visit, key: Key) -> Response:
     grace = visit.form.get("grace", str(DAY))
+    if grace == "hours":
+        hours = visit.form.get("hours", "").strip()
+        grace = str(int(hours) * 3600) if hours.isdigit() and len(hours) < 5 else ""
     issued = visit.opened.keys.rotate(
         key.id,
         grace_seconds=int(grace) if grace.isdigit() and len(grace) < 9 else -1,
@@ -394,6 +427,11 @@ def _switching(doing: str) -> Callable[[Visit], Response]:
 
     def switch(visit: Visit) -> Response:
         keys, key_id = visit.opened.keys, visit.request.path_params["key_id"]
+        seconds = field(visit.form, "for")
+        if doing == "disable" and seconds is not None:
+            pause = int(seconds) if seconds.isdigit() and len(seconds) < 9 else 0
+            keys.disable(key_id, for_seconds=pause, actor=visit.caller.actor, reach=visit.reach)
+            return visit.go(visit.keys_at(key_id), said="disable_for")
         verbs = {"disable": keys.disable, "enable": keys.enable, "finish": keys.finish, "cancel": keys.cancel}
         verbs[doing](key_id, actor=visit.caller.actor, reach=visit.reach)
         return visit.go(visit.keys_at(key_id), said=doing)

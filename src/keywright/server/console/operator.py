@@ -33,7 +33,7 @@ def _management_page(visit: Visit, problem: str, status: int) -> Response:
         problem=problem,
         given=visit.form,
         chosen=visit.every("scopes"),
-        status_of=lambda key: words.status(key, visit.opened.clock()),
+        status_of=lambda key: words.status(key, visit.opened.clock(), {}, {}),
     )
 
 

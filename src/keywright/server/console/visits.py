@@ -201,7 +201,7 @@ class Visit(Nobody):
             self.opened.trail.refused(
                 self.caller.actor, f"{page.method} {page.path}", page.scope, self.account
             )
-            raise Forbidden(words.may_not(page.scope))
+            raise Forbidden(words.may_not(page.scope, self.admins))
         self.caller = self.caller.within(page.scope, spaces)
         if page.fresh and not self.opened.sessions.is_fresh(self.session):
             raise PasswordNeeded
@@ -259,6 +259,18 @@ class Visit(Nobody):
     def places(self) -> list[str]:
         """The accounts that one can work in."""
         return [held.account for held in self.person.memberships if held.accepted_at is not None]
+
+    @property
+    def admins(self) -> list[str]:
+        """Whom of the account to ask for what one may not do."""
+        people = self.opened.people.list(account=self.account, limit=200).items if self.account else ()
+        roles_here = {
+            person.email: held.role
+            for person in people
+            for held in person.memberships
+            if held.account == self.account and person.state == "active"
+        }
+        return [email for email, role in roles_here.items() if role in ("owner", "admin")]
 
     @property
     def menu(self) -> list[Any]:

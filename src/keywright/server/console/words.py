@@ -1,10 +1,11 @@
 """Every word of the console that is not a profile's own, in one place."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from keywright import hygiene, limits, reasons
 from keywright.desk.quotas import Spent
+from keywright.errors import CODES
 from keywright.model import Key, Keyspace, Limit
 from keywright.schemes import SCHEMES
 
@@ -34,6 +35,8 @@ SCAN_AGAIN: Final = (
 NOT_THE_SAME: Final = "is not what was typed the first time"
 NOTHING_CHOSEN: Final = "Tick some keys first, two hundred at most, and choose what to do with them."
 TYPE_THE_ACCOUNT: Final = "Type the name of the account as it stands beside the box. Nothing was changed."
+NOT_YOURS_TO_GIVE: Final = "not yours to give: your own access does not have it"
+NO_SUCH_REQUEST: Final = "No request with that id was refused with this key, as far as the log goes back."
 TYPE_THE_NAME: Final = "does not match: type the key's name as it stands above"
 
 _ERRORS: Final = {
@@ -56,6 +59,7 @@ SAID: Final = {
     "shown_once": "This key was made already. Its secret was shown once; rotate the key if it is lost.",
     "edited": "Saved. The next request obeys it.",
     "disable": "Disabled. Requests with this key are refused from now on; enable it to let them in again.",
+    "disable_for": "Disabled for a time. It comes back by itself; enable it to let it in sooner.",
     "enable": "Enabled.",
     "finish": "The old secret has ended.",
     "cancel": "The new secret has ended; the old one goes on.",
@@ -99,11 +103,23 @@ HYGIENE: Final = {
         "extend",
         "90 days more",
     ),
+    "maker_lost_rights": Finding(
+        "Maker without rights",
+        "Whoever made them could not make them today, and may still know their secrets.",
+        "rotate",
+        "Rotate",
+    ),
     "all_access": Finding(
         "May do everything",
         "More than most programs need: choose less, and less is lost.",
         "edit",
         "Choose less",
+    ),
+    "no_limit": Finding(
+        "Without a limit",
+        "The keyspace has limits or plans, and these keys none: one in a loop uses up what all share.",
+        "edit",
+        "Give it one",
     ),
     "no_expiry": Finding(
         "Without expiry", "A copy that somebody forgot works for ever.", "extend", "End in 90 days"
@@ -114,6 +130,11 @@ HYGIENE: Final = {
         "rotate",
         "Rotate",
     ),
+}
+#: What a key's own page says of it.
+ADVICE: Final = {
+    "unused": "Nobody has used it for thirty days: disable it, and enable it if somebody misses it.",
+    "expiring": "It ends within fourteen days, and with it whatever uses it.",
 }
 #: What can be confirmed, and the template that asks.
 CONFIRM: Final = ("rotate", "invalidate", "delete")
@@ -180,6 +201,11 @@ _ACTS: Final = {
 }
 
 
+#: The part of a day's requests from which on a badge tells that they were refused.
+MANY: Final = 0.1
+_MAKERS: Final = {"management_key": "management key", "command": "the command", "library": "the library"}
+
+
 class Status(NamedTuple):
     """What a key's badge says, and how it looks: good, warn, bad, or off."""
 
@@ -200,14 +226,30 @@ def error(status: int) -> str:
     return _ERRORS.get(status, "Something went wrong")
 
 
-def may_not(scope: str) -> str:
-    """What somebody is told whose role does not allow it."""
-    return f"Your role does not let you {_RIGHTS.get(scope, scope)}. An admin of the account can."
+def may_not(scope: str, admins: Sequence[str]) -> str:
+    """What somebody is told whose role does not allow it, and whom to ask."""
+    whom = f"Ask {', '.join(admins[:3])}." if admins else "An admin of the account can."
+    return f"Your role does not let you {_RIGHTS.get(scope, scope)}. {whom}"
 
 
 def act(name: str) -> str:
     """What somebody did, as a page tells it."""
     return _ACTS.get(name, name)
+
+
+def maker(created_by: str, names: Mapping[str, str]) -> str:
+    """Who made a key, as a page tells it."""
+    kind, _, who = created_by.partition(":")
+    if kind == "person":
+        return names.get(who, who)
+    return _MAKERS.get(kind, kind.replace("_", " ")) + (
+        f" {who}" if kind in ("key", "management_key") else ""
+    )
+
+
+def outcome(code: str) -> str:
+    """What became of a request, in a few words."""
+    return "Let in" if code == "ok" else CODES[code].title
 
 
 def refusal(code: str, reason: str) -> str:
@@ -228,8 +270,8 @@ def spent(one: Spent) -> str:
     return f"{one.used:,} of {of}"
 
 
-def status(key: Key, now: int) -> Status:
-    """The badge of a key: the worst of what can be said of it."""
+def status(key: Key, now: int, day: Mapping[str, int], hour: Mapping[str, int]) -> Status:
+    """The badge of a key: the worst of what can be said of it. ``day`` and ``hour`` are its latest verdicts, by code."""
     if key.state == "invalidated":
         return Status("Invalidated", "off")
     if key.state == "expired":
@@ -238,6 +280,13 @@ def status(key: Key, now: int) -> Status:
         return Status("Disabled", "bad")
     if len([one for one in key.secrets if one.ends_at is None or one.ends_at > now]) > 1:
         return Status("Rotating", "warn")
+    if hour.get("quota_exhausted"):
+        return Status("Quota used up", "bad")
+    asked = sum(day.values())
+    if day.get("rate_limited", 0) > asked * MANY:
+        return Status("Rate limited", "warn")
+    if asked - day.get("ok", 0) > asked * MANY:
+        return Status("Many refusals", "warn")
     found = hygiene.findings(key, now)
     if "expiring" in found:
         return Status("Expires soon", "warn")

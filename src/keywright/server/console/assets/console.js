@@ -136,12 +136,21 @@ if (expires) {
   const day = document.getElementById("expires_on"), says = document.getElementById("expires-says");
   const tell = () => {
     day.hidden = expires.value !== "on";
-    const days = Number.parseInt(expires.value, 10);
+    const days = expires.value === "default" ? Number(expires.dataset.defaultDays) : Number.parseInt(expires.value, 10);
     const at = expires.value === "on" ? day.valueAsDate : days ? new Date(Date.now() + days * 864e5) : null;
     says.textContent = at ? `It stops working on ${at.toLocaleDateString("en-GB", { dateStyle: "long", timeZone: "UTC" })}.` : "";
   };
   expires.addEventListener("change", tell);
   day.addEventListener("input", tell);
+  tell();
+}
+
+// The hours of a grace, where none of the times to choose from fits.
+const grace = document.getElementById("grace");
+if (grace) {
+  const hours = document.getElementById("hours");
+  const tell = () => { hours.hidden = grace.value !== "hours"; hours.required = !hours.hidden; };
+  grace.addEventListener("change", tell);
   tell();
 }
 

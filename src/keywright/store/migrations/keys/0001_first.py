@@ -94,6 +94,7 @@ def _keys() -> None:
         sa.Column("metadata", TEXT, nullable=False),
         sa.Column("state", TEXT, nullable=False),
         sa.Column("state_reason", TEXT),
+        sa.Column("disabled_until", WHOLE),
         sa.Column("parent", TEXT),
         sa.Column("binding", TEXT),
         sa.Column("created_at", WHOLE, nullable=False),
@@ -113,6 +114,7 @@ def _keys() -> None:
         op.create_index("keys_by_keyspace", "keys", ["account_id", "keyspace", "created_at", "id"])
     op.create_index("keys_by_parent", "keys", ["parent"])
     op.create_index("keys_by_expiry", "keys", ["expires_at"])
+    op.create_index("keys_by_return", "keys", ["disabled_until"])
     op.create_table(
         "secrets",
         sa.Column("key_id", TEXT, sa.ForeignKey("keys.id"), nullable=False),
