@@ -55,7 +55,7 @@ def test_an_act_before_the_end_counts(kw: Keywright, key: Issued, clock: Clock, 
     )
     kw.keys.disable(key.key.id, for_seconds=3600)
     if how == "leaked":
-        kw.keys.leaked(key.key.id, 1, since=clock(), url=None, actor=Actor("system", "leaks"))
+        kw.keys.leaked(key.key.id, [1], since=clock(), url=None, actor=Actor("system", "leaks"))
     else:
         getattr(kw.keys, how)(key.key.id)
     told = {"enable": "ok", "invalidate": "invalidated"}.get(how, "disabled")

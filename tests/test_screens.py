@@ -465,7 +465,7 @@ ACTS = {"key.create": "made the key", "key.edit": "changed the key"}
 
 def test_usage_adds_up_whatever_is_shown(door: Door, kw: Keywright, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page of usage has the busiest keys and the rest in one row: let in and refused, they add up to all."""
-    monkeypatch.setattr("keywright.server.console.audit._SHOWN", 2)
+    monkeypatch.setattr("keywright.server.console.audit.MOST", 2)
     begun = begin(kw, "admin")
     made = [make(kw, name=f"Key {n}") for n in range(4)]
     for n, key in enumerate(made):
