@@ -556,5 +556,5 @@ def test_no_noise_breaks_a_door(kw: Keywright, seed: int) -> None:
                 assert re.fullmatch("[a-z_]+", reply.code)
             if reply.status == 200 and not target.startswith((b"/livez", b"/readyz")):
                 assert _proves(headers, right), (method, target, headers)
-    assert said == []
+    assert [one for one in said if one.msg != "alert %s: %s %s of %s%s"] == []  # the watch may notice
     assert {200, 401, 404, 405, 422} <= set(found), found

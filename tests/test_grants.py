@@ -14,8 +14,9 @@ from keywright.model import MANAGEMENT, Binding, KeyRecord, Limit
 READ, WRITE = "things:read", "things:write"
 KEYSPACE = msgspec.structs.replace(profiles.load(EVERY), self_service="read")
 GRANTOR = KeyRecord(
-    "every_live_k00000000000000A", "every", "production", "acct_1", "globex", "active", "CRM sync", "all", frozenset(),
-    "active", None, (), (), (),
+    id="every_live_k00000000000000A", keyspace="every", environment="production", account_id="acct_1", account="globex",
+    account_state="active", name="CRM sync", access="all", scopes=frozenset(), state="active", expires_at=None, networks=(),
+    limits=(), secrets=(),
 )  # fmt: skip
 GRANT = {"keyspace": "every", "account": "globex", "environment": "production", "access": "all", "scopes": (),
          "expires_at": None, "allowed_ips": (), "limits": (), "plan": None}  # fmt: skip

@@ -131,7 +131,7 @@ def test_more_than_a_page_is_looked_through(
     kw: Keywright, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind more keys than are read at once, all of them used, the one that nobody used is found."""
-    monkeypatch.setattr("keywright.desk.keys._SIFTED", 50)
+    monkeypatch.setattr("keywright.desk.listing._SIFTED", 50)
     make(kw, name="Idle")
     used = [make(kw, name=f"Used {n}") for n in range(205)]
     clock.advance(microseconds=UNUSED)

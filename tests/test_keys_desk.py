@@ -342,7 +342,7 @@ def test_a_list_that_makes_no_sense_is_refused(kw: Keywright, narrow: dict[str, 
 
 def test_a_secret_that_is_searched_for_is_found_by_its_id(kw: Keywright, key: Issued) -> None:
     """A credential pasted into the search finds its key, and is looked for by the id alone."""
-    from keywright.desk.keys import is_secret
+    from keywright.desk.listing import is_secret
 
     token = key.credential.token.reveal()
     make(kw)

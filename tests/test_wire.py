@@ -112,6 +112,7 @@ def test_every_request_has_its_turn(kw: Keywright, at_once: list[bool]) -> None:
     alike = request("GET", *turns[0], close=False) * 40
     with served(server(kw)) as port:
         exchange(port, request("GET", *turns[0]))
+        trusted(kw)
 
         found = statuses(exchange(port, mixed + alike + request("GET", *turns[0])))
 

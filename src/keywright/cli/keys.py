@@ -394,7 +394,7 @@ def _plain(document: Any) -> Any:
 def show_page(page: "Page", q: str | None, now: int, *, as_json: bool) -> None:
     """Print a page of keys that were searched for ``q``."""
     from keywright import shown
-    from keywright.desk.keys import is_secret
+    from keywright.desk.listing import is_secret
 
     if is_secret(q):
         click.echo(

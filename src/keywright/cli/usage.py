@@ -72,7 +72,7 @@ def _told_apart(named: tuple[str, ...], place: Place) -> tuple[str | None, Place
 
     Raises ``click.UsageError`` for more than one of a kind.
     """
-    from keywright.desk.keys import is_secret
+    from keywright.desk.listing import is_secret
 
     tokens = [text for text in named if is_secret(text)]
     ids = [text for text in named if text not in tokens]

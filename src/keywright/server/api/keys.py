@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from keywright import shown
-from keywright.desk.keys import LONGEST_PAGE, is_secret
+from keywright.desk.listing import LONGEST_PAGE, is_secret
 from keywright.desk.once import Replay
 from keywright.installation import Installation
 from keywright.model import Changed, Issued

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import msgspec
 from starlette.responses import JSONResponse, Response
 
-from keywright.desk.keys import is_secret
+from keywright.desk.listing import is_secret
 from keywright.desk.once import Replay, read
 from keywright.errors import CallerError, Exceeds, Invalid
 from keywright.hygiene import findings

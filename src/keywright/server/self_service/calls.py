@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from keywright.desk.grants import Reach
-from keywright.desk.keys import is_secret
+from keywright.desk.listing import is_secret
 from keywright.desk.once import Once, read
 from keywright.errors import Invalid, NotFound
 from keywright.installation import Installation

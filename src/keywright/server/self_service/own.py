@@ -8,7 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from keywright import shown
-from keywright.desk.keys import LONGEST_PAGE, UNSET
+from keywright.desk.keys import UNSET
+from keywright.desk.listing import LONGEST_PAGE
 from keywright.desk.once import Replay
 from keywright.model import Access, Issued
 from keywright.presentations import example_url

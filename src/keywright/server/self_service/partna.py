@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from keywright.desk.keys import LONGEST_PAGE, UNSET, is_secret
+from keywright.desk.keys import UNSET
+from keywright.desk.listing import LONGEST_PAGE, is_secret
 from keywright.desk.once import Replay
 from keywright.errors import Invalid
 from keywright.model import Key
