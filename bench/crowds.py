@@ -23,7 +23,7 @@ from keywright import Keywright, profiles
 from keywright.credential import mac, spell_token
 from keywright.model import Ask
 
-ROUNDS = 7
+ROUNDS = 15
 STORED = (1_000, 1_000_000)
 ACTIVE = 10_000
 REMEMBERED = 100_000
