@@ -28,6 +28,7 @@ STORED = (1_000, 1_000_000)
 ACTIVE = 10_000
 REMEMBERED = 100_000
 COLD = 4_000
+COLD_ROUNDS = 5
 KEYS_OF_AN_ACCOUNT = 100
 SECRET = "S" * 32
 PLACE = {"keyspace": "default", "environment": "production"}
@@ -76,13 +77,16 @@ def _spin(kw: Keywright, requests: Requests) -> float:
 def _cold(kw: Keywright) -> float:
     """Microseconds of CPU per verification of a key that this process has never seen, from all over the file."""
     step = STORED[1] // COLD
-    requests = [request_of(n * step + 7) for n in range(COLD)]
     ask, verify, clock = asking(), kw.installation.engine.verify, kw.installation.clock
-    assert verify(ask, requests.pop(), clock()).valid
-    began = time.process_time()
-    for request in requests:
-        verify(ask, request, clock())
-    return (time.process_time() - began) / len(requests) * 1e6
+    rounds = []
+    for offset in range(COLD_ROUNDS):
+        requests = [request_of(n * step + 7 + offset) for n in range(COLD)]
+        assert verify(ask, requests.pop(), clock()).valid
+        began = time.process_time()
+        for request in requests:
+            verify(ask, request, clock())
+        rounds.append((time.process_time() - began) / len(requests) * 1e6)
+    return statistics.median(rounds)
 
 
 def _memory(kw: Keywright, requests: Requests) -> float:
@@ -112,8 +116,9 @@ def request_of(number: int) -> list[tuple[bytes, bytes]]:
 
 
 def requests_of(stored: int, wanted: int) -> Requests:
+    """As many requests whatever is stored, each with memory of its own: what differs is what the engine remembers."""
     step = max(1, stored // wanted)
-    return [request_of(number) for number in range(0, stored, step)]
+    return [request_of(number * step % stored) for number in range(wanted)]
 
 
 @contextmanager
