@@ -6,6 +6,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -144,7 +145,10 @@ def _unproven(on: Remote) -> str:
 
 def _tested(on: Remote) -> str:
     endpoint_id = _hooked(on)
-    on.kw.installation.webhooks.test(endpoint_id)
+    desk, deadline = on.kw.installation.webhooks, time.monotonic() + 20
+    desk.test(endpoint_id)
+    while not desk.deliveries(endpoint_id, limit=1).items[0].attempts:  # the next is made much later
+        assert time.monotonic() < deadline, "nobody carried it"
     return endpoint_id
 
 

@@ -42,9 +42,16 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def trusted(kw: Keywright) -> None:
-    """Wait until the server may answer from memory for half a second or more: on PostgreSQL, under a lease."""
-    freshness, deadline = kw.installation.engine._freshness, time.monotonic() + 20
-    while isinstance(freshness, FreshnessByLease) and freshness._lease.until - boottime() < SECOND // 2:
+    """Wait until the server has acted upon every change, and may answer from memory for half a second: under a lease."""
+    freshness, cache, deadline = (
+        kw.installation.engine._freshness,
+        kw.installation.cache,
+        time.monotonic() + 20,
+    )
+    if not isinstance(freshness, FreshnessByLease):
+        return
+    newest = freshness.lookup.newest()
+    while cache.applied < newest or freshness._lease.until - boottime() < SECOND // 2:
         assert time.monotonic() < deadline, "there is no lease"
         kw.installation.engine.fresh(kw.installation.clock())
 
@@ -90,8 +97,10 @@ def asked(kw: Keywright) -> list[tuple[str, str, Given, bytes, bool]]:
 
 def test_both_ways_answer_the_same(kw: Keywright, at_once: list[bool]) -> None:
     """Every answer given on the spot is, but for time and request id, the answer of the ordinary way, to the byte."""
+    questions = asked(kw)
     with served(server(kw)) as port:
-        for method, target, headers, body, expected in asked(kw):
+        trusted(kw)
+        for method, target, headers, body, expected in questions:
             kept = request(method, target, headers, body, close=False)
             closing = request(method, target, headers, body)
             exchange(port, closing)  # a gate is remembered from its first question on
@@ -111,6 +120,7 @@ def test_every_request_has_its_turn(kw: Keywright, at_once: list[bool]) -> None:
     mixed = b"".join(request("GET", *turn, close=False) for turn in turns * 5)
     alike = request("GET", *turns[0], close=False) * 40
     with served(server(kw)) as port:
+        trusted(kw)
         exchange(port, request("GET", *turns[0]))
         trusted(kw)
 
@@ -124,6 +134,7 @@ def test_what_cannot_be_read_is_refused_behind_the_answers(kw: Keywright, at_onc
     """A request that is whole has its answer, whatever bytes come behind it in the same piece."""
     asking = request("GET", "/authz/forward/shop", [*GET, *pairs(bearer(make(kw)))], close=False)
     with served(server(kw)) as port:
+        trusted(kw)
         exchange(port, asking + LAST)
         trusted(kw)
 
@@ -138,6 +149,7 @@ def test_everybody_has_their_own_answer(kw: Keywright, at_once: list[bool]) -> N
     shop = "/authz/forward/shop"
     asking = [request("GET", shop, [*GET, *pairs(bearer(key))], close=False) for key in keys]
     with served(server(kw)) as port:
+        trusted(kw)
         exchange(port, b"".join(asking) + LAST)
         trusted(kw)
         lines = [socket.create_connection(("127.0.0.1", port)) for _ in asking]
@@ -187,6 +199,7 @@ def test_what_was_answered_on_the_spot_is_counted_once(
     body = json.dumps({"keyspace": "every", "environment": "production", "token": token(key)}).encode()
     question = request("POST", "/v1/verify", caller, body, close=False)
     with served(server(kw)) as port:
+        trusted(kw)
         exchange(port, question + LAST)
         trusted(kw)
         at_once.clear()
@@ -206,6 +219,7 @@ def test_the_first_use_of_a_new_secret_is_waited_for(kw: Keywright, at_once: lis
         for one in (first, second)
     )
     with served(server(kw)) as port:
+        trusted(kw)
         exchange(port, old + LAST)
         trusted(kw)
         at_once.clear()
@@ -229,6 +243,7 @@ def test_a_connection_that_was_answered_on_the_spot_is_closed_when_it_is_idle(
     monkeypatch.setattr(server_app, "IDLE_FOR", 1)
     asking = request("GET", "/authz/forward/shop", [*GET, *pairs(bearer(make(kw)))], close=False)
     with served(server(kw)) as port:
+        trusted(kw)
         exchange(port, asking + LAST)
         trusted(kw)
 
