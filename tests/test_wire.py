@@ -180,7 +180,9 @@ def test_behind_https(kw: Keywright, at_once: list[bool], said: str, status: int
     app = server(kw, public_url="https://keys.example", trusted_proxies="127.0.0.1")
     headers = [*GET, *pairs(bearer(make(kw))), ("X-Forwarded-Proto", said)]
     with served(app) as port:
+        trusted(kw)
         exchange(port, request("GET", "/authz/forward/shop", [*headers[:-1], ("X-Forwarded-Proto", "https")]))
+        trusted(kw)
         kept = request("GET", "/authz/forward/shop", headers, close=False)
 
         first, second = responses(exchange(port, kept + request("GET", "/authz/forward/shop", headers)))
