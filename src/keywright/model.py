@@ -472,9 +472,14 @@ class Actor(msgspec.Struct, frozen=True):
     request_id: str = ""
 
 
+def is_back(stored: str, disabled_until: int | None, now: int) -> bool:
+    """Whether a key was disabled for a time that is over."""
+    return stored == "disabled" and disabled_until is not None and now >= disabled_until
+
+
 def key_state(stored: str, expires_at: int | None, now: int, disabled_until: int | None) -> KeyState:
     """The state of a key as it is seen at ``now``: expiry is not stored, nor is coming back; both happen."""
-    if stored == "disabled" and disabled_until is not None and now >= disabled_until:
+    if is_back(stored, disabled_until, now):
         stored = "active"
     if stored == "active" and expires_at is not None and now >= expires_at:
         return "expired"

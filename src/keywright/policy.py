@@ -9,7 +9,16 @@ from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 from keywright.credential import DUMMY_MAC, MANAGEMENT_PREFIX
-from keywright.model import RESERVED_SCOPES, SAFE_METHODS, Ask, KeyRecord, Keyspace, Network, SecretRecord
+from keywright.model import (
+    RESERVED_SCOPES,
+    SAFE_METHODS,
+    Ask,
+    KeyRecord,
+    Keyspace,
+    Network,
+    SecretRecord,
+    is_back,
+)
 
 
 class Decision(NamedTuple):
@@ -58,7 +67,7 @@ def decide(
         return Decision("invalid", "wrong_user", known=False)
     if ask.account is not None and ask.account != record.account:
         return Decision("invalid", "wrong_account", known=False)
-    if record.state != "active" and not is_back(record, now):
+    if record.state != "active" and not is_back(record.state, record.disabled_until, now):
         return Decision(record.state, record.state)
     if record.expires_at is not None and now >= record.expires_at:
         return Decision("expired", "expired")
@@ -72,11 +81,6 @@ def decide(
         return Decision("ip_not_allowed", "ip_not_allowed")
     lacking = lacks(record, keyspace, ask)
     return Decision("insufficient_scope", lacking) if lacking else ALLOW
-
-
-def is_back(record: KeyRecord, now: int) -> bool:
-    """Whether a key was disabled for a time that is over."""
-    return record.state == "disabled" and record.disabled_until is not None and now >= record.disabled_until
 
 
 def lacks(record: KeyRecord, keyspace: Keyspace, ask: Ask) -> str:

@@ -86,9 +86,7 @@ keys = Table(
     Column("metadata", Text, nullable=False),  # JSON
     Column("state", Text, nullable=False),
     Column("state_reason", Text),
-    Column(
-        "disabled_until", BigInteger
-    ),  # where the state is disabled: from then on it is as if it were active
+    Column("disabled_until", BigInteger),  # of a disabled one: from then on it is active
     Column("parent", Text),
     Column("binding", Text),  # JSON
     Column("created_at", BigInteger, nullable=False),
