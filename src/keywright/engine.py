@@ -510,23 +510,20 @@ class Engine:
     def count(self, ask: Ask, verdict: Verdict, now: int) -> None:
         """Count a verdict; where the request may proceed, the use of the secret, and where not, the refusal."""
         environment = ask.environment or self._only_environment(ask.keyspace)
-        if verdict.code == "ok":
-            if ask.metered:
-                used = verdict.secret or 0, ask.ip
-                self._meter.count(verdict.key, ask.keyspace, environment, "ok", ask.resource, now, used)
-            return
-        told = ask.recorded and not (
-            verdict.code == "invalid" and verdict.secret is None and ask.ip and self._is_spam(verdict, ask.ip)
-        )
-        left_out = ask.recorded and not told
+        allowed = verdict.code == "ok"
         if ask.metered:
-            self._meter.count(
-                verdict.key, ask.keyspace, environment, verdict.code, ask.resource, now, left_out=left_out
-            )
-        elif left_out:
-            self._meter.leave_out()
-        if told:
-            self._meter.refuse(verdict, environment, ask.ip, ask.method, ask.resource)
+            used = (verdict.secret or 0, ask.ip) if allowed else None
+            self._meter.count(verdict.key, ask.keyspace, environment, verdict.code, ask.resource, now, used)
+        if not allowed and ask.recorded:
+            if (
+                verdict.code == "invalid"
+                and verdict.secret is None
+                and ask.ip
+                and self._is_spam(verdict, ask.ip)
+            ):
+                self._meter.leave_out()
+            else:
+                self._meter.refuse(verdict, environment, ask.ip, ask.method, ask.resource)
 
     def _is_spam(self, verdict: Verdict, ip: str) -> bool:
         """Lay an unproven credential to its source. Of one over its limit, what names no key is not worth a line."""

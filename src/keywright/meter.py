@@ -142,13 +142,10 @@ class Meter:
         resource: str | None,
         now: int,
         used: tuple[int, str | None] | None = None,
-        *,
-        left_out: bool = False,
     ) -> None:
         """Count one verdict. ``key`` is ``None`` where nobody was proven.
 
-        ``used`` is the number of the secret that was used, and from which address, where the request may proceed;
-        ``left_out`` is said of a refused request that is not worth a line in the log.
+        ``used`` is the number of the secret that was used, and from which address, where the request may proceed.
         """
         secret = 0 if used is None else used[0]
         where = ("" if key is None else key.id, keyspace, environment, code, resource, secret)
@@ -159,9 +156,6 @@ class Meter:
             tally.add()
             if used is not None:
                 tally.use(now, used[1])
-            elif left_out:
-                self._dropped += 1
-                self.dropped += 1
             self._at = now
         if self._thread is None:
             self._start()

@@ -56,15 +56,8 @@ class Throttle:
         name = source_of(address)
         with self._lock:
             source = self._sources.get(name) or self._recall(name, now)
-            level, passed = source.level, now - source.at
-            if passed > 0:
-                source.at = now
-                level -= passed * self._drain
-                if level < 0:
-                    level = 0.0
-            if level < 2 * most:
-                level += 1
-            source.level = level
+            source.level = level = min(self._left(source, now) + 1, 2 * most)
+            source.at = max(now, source.at)
             if level <= most:
                 return False, True
             self.throttled += 1
