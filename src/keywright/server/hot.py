@@ -313,7 +313,7 @@ class Hot:
     ) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
         """What a proxy is told: who it is, or what to tell the client."""
         if verdict.code != "ok" or verdict.key is None:
-            answer = answer_to(self._engine, verdict)
+            answer = gate.compiled.answers.of(verdict)
             return answer.status, _headers_of(answer), answer.body
         headers = forward_auth.identity(self._engine.entry(verdict.key), verdict.key)
         if verdict.limits:

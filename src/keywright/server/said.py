@@ -89,7 +89,7 @@ def say(entry: Entry | None, compiled: Compiled, verdict: Verdict) -> bytes:
 
 def _say_limits(compiled: Compiled, verdict: Verdict) -> tuple[bytes, bytes]:
     """The headers of an allowed request and how its limits stand, as JSON."""
-    worded = None if compiled.keyspace.rate_headers else _worded(verdict)
+    worded = _worded(compiled, verdict)
     if worded is None:
         return _encode(dict(compiled.answers.of(verdict).headers)), _encode(verdict.limits)
     state = verdict.limits[0]
@@ -99,10 +99,9 @@ def _say_limits(compiled: Compiled, verdict: Verdict) -> tuple[bytes, bytes]:
 
 def limits_as_lines(compiled: Compiled, verdict: Verdict) -> bytes:
     """How the limits of an allowed request stand, as the headers that they are on the wire."""
-    legacy = compiled.keyspace.rate_headers
-    worded = None if legacy else _worded(verdict)
+    worded = _worded(compiled, verdict)
     if worded is None:
-        return lines_of(say_headers(rate_headers(verdict, legacy=legacy)))
+        return lines_of(say_headers(rate_headers(verdict, legacy=compiled.keyspace.rate_headers)))
     state = verdict.limits[0]
     return worded.lines % (state.remaining, state.reset_seconds)
 
@@ -115,9 +114,9 @@ class _Worded(NamedTuple):
     state: bytes  # ``limits``, as JSON
 
 
-def _worded(verdict: Verdict) -> _Worded | None:
-    """How to say a verdict's limits, where that is simple: there is one, and it starts anew."""
-    if len(verdict.limits) != 1:
+def _worded(compiled: Compiled, verdict: Verdict) -> _Worded | None:
+    """How to say a verdict's limits, where that is simple: in the new headers alone, of one limit, that starts anew."""
+    if compiled.keyspace.rate_headers or len(verdict.limits) != 1:
         return None
     state = verdict.limits[0]
     return _wording(state.name, state.kind, state.limit, state.per) if state.reset_seconds else None
