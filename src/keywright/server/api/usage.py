@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 
 from keywright import shown
+from keywright.desk.usage import MOST_KEYS
 from keywright.server.api.caller import Opened, needs
 from keywright.server.callers import Caller
 from keywright.times import parse_instant
@@ -24,7 +25,7 @@ def report(
     account: Text = None,
     environment: Text = None,
     key: Text = None,
-    keys: Annotated[list[str] | None, Query(max_length=200)] = None,
+    keys: Annotated[list[str] | None, Query(max_length=MOST_KEYS)] = None,
     team: Text = None,
     application: Text = None,
     code: Text = None,

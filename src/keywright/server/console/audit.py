@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from keywright.desk.usage import Report, UsageRow
+from keywright.desk.usage import UsageRow
 from keywright.errors import Invalid
 from keywright.server.console import drawing, words
 from keywright.server.console.visits import Page, Typed, Visit, field
@@ -56,12 +56,17 @@ def usage(visit: Visit) -> Response:
     asked: dict[str, Any] = {"account": visit.account, "keyspace": chosen, "since": since, "reach": reach}
     days = visit.opened.usage.report(by="day", **asked)
     whose: dict[str, Any] = {"group": "key", "busiest": MOST} if visit.account else {"group": "account"}
+    told = _told(days.rows)
+    rows = {
+        cut["group"]: visit.opened.usage.report(by="total", **cut, **asked).rows
+        for cut in (whose, {"group": "resource"})
+    }
+    rows["code"] = tuple(UsageRow(None, code, None, {code: times}) for code, times in told.items())
     cuts = {}
-    for cut in (whose, {"group": "resource"}, {"group": "code"}):
-        rows = visit.opened.usage.report(by="total", **cut, **asked).rows
-        if rows:
-            shown = sorted(rows, key=lambda row: -row.times)[:MOST]
-            cuts[cut["group"]] = shown, _others(days, shown)
+    for group, found in rows.items():
+        shown = sorted(found, key=lambda row: -row.times)[:MOST]
+        if shown:  # with what is left of the others, they add up to the whole
+            cuts[group] = shown, told - _told(shown)
     return visit.page(
         "usage.html",
         days=drawing.days(
@@ -75,11 +80,9 @@ def usage(visit: Visit) -> Response:
     )
 
 
-def _others(whole: Report, shown: Sequence[UsageRow]) -> Counter[str]:
-    """What was counted of those that are not shown: with it the rows add up to the whole."""
-    there = sum((Counter(row.codes) for row in whole.rows), Counter[str]())
-    there.subtract(sum((Counter(row.codes) for row in shown), Counter[str]()))
-    return +there
+def _told(rows: Sequence[UsageRow]) -> Counter[str]:
+    """The verdicts of some rows in one, by code."""
+    return sum((Counter(row.codes) for row in rows), Counter())
 
 
 PAGES: Final = (

@@ -5,12 +5,13 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
+from keywright.desk.listing import LONGEST_PAGE
 from keywright.errors import Invalid
 from keywright.server.console import words
 from keywright.server.console.visits import Page, Visit, field
 
 #: How many can be ticked, and how many of a long list are changed in one transaction.
-MOST_AT_ONCE: Final = 200
+MOST_AT_ONCE: Final = LONGEST_PAGE
 _LISTED_BY: Final = ("environment", "state", "team", "application", "hygiene", "q")
 _ACTS: Final = ("disable", "enable", "invalidate", "delete")
 
