@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import Connection, CursorResult
 
 from keywright import profiles
 from keywright.installation import Keywright, open_installation
-from keywright.model import Issued
+from keywright.model import Issued, KeyRecord, Terms
 from keywright.testing import Clock, copied, fresh
 from postgres import SECRET, Server, served
 
@@ -168,6 +169,12 @@ def make(kw: Keywright, **over: object) -> Issued:
         "access": "all",
     }
     return kw.keys.create(**(fields | over))  # type: ignore[arg-type]
+
+
+def altered(record: KeyRecord, **over: object) -> KeyRecord:
+    """A record of a key, but for what is said, of what it has in common with others too."""
+    common = {name: over.pop(name) for name in Terms.__struct_fields__ if name in over}
+    return replace(record, terms=replace(record.terms, **common), **over)
 
 
 def bearer(issued: Issued) -> dict[str, str]:

@@ -54,6 +54,51 @@ def test_a_cached_verification_asks_the_store_nothing(kw: Keywright) -> None:
     assert kw.installation.lookup.statements == before
 
 
+def test_what_was_proven_is_known_for_as_long_as_its_record(kw: Keywright) -> None:
+    """A change forgets what proved the key it names, in each of its spellings, and of no other key."""
+    key, other = make(kw), make(kw)
+    assert key.credential.secret is not None
+    pair = {"X-API-KEY": key.key.id, "X-API-SECRET": key.credential.secret.reveal()}
+    for headers in (bearer(key), pair, bearer(other)):
+        assert kw.verify(headers, **EVERY).code == "ok"
+    cache = kw.installation.cache
+    assert len(cache._proofs) == 3
+
+    kw.keys.invalidate(key.key.id)
+
+    assert [kw.verify(headers, **EVERY).code for headers in (bearer(key), pair)] == ["invalidated"] * 2
+    assert {record.state for record in cache._proofs.values()} == {"active", "invalidated"}
+    for state, change in (("suspended", kw.accounts.suspend), ("active", kw.accounts.activate)):
+        change("globex")
+        kw.verify({}, **EVERY)
+        assert cache._proofs == {}, state
+        kw.verify(bearer(other), **EVERY)
+
+
+def test_a_key_that_makes_room_takes_its_proofs_along(kw: Keywright) -> None:
+    """Where memory is full, what proved the key that goes is forgotten with it."""
+    cache = kw.installation.cache
+    cache._capacity = 2
+    for _ in range(4):
+        assert kw.verify(bearer(make(kw)), **EVERY).code == "ok"
+
+    assert len(cache) == len(cache._proofs) == 2
+
+
+@pytest.mark.security("T-21")
+def test_a_proven_secret_is_accepted_in_neither_others_spelling(kw: Keywright) -> None:
+    """Check characters of one spelling are refused in the other, whichever of the two was proven before."""
+    key = make(kw)
+    assert key.credential.secret is not None
+    token, secret = key.credential.token.reveal(), key.credential.secret.reveal()
+    crossed = [
+        ({"X-Token": token[:-6] + secret[-6:]}, {"X-Token": token}),
+        ({"X-API-KEY": key.key.id, "X-API-SECRET": secret[:-6] + token[-6:]}, {"X-API-KEY": key.key.id, "X-API-SECRET": secret}),
+    ]  # fmt: skip
+    for wrong, right in (*crossed, *crossed):
+        assert (kw.verify(wrong, **EVERY).code, kw.verify(right, **EVERY).code) == ("invalid", "ok")
+
+
 def test_what_cannot_be_a_key_asks_the_store_nothing(kw: Keywright) -> None:
     """Malformed, missing, doubled and mistyped credentials are refused without a statement."""
     key = make(kw)
@@ -139,7 +184,7 @@ def test_a_slow_reader_cannot_put_back_what_a_change_has_evicted(kw: Keywright) 
     assert record is not None
 
     kw.keys.invalidate(key.key.id)
-    cache.apply(kw.installation.lookup.changes(record.seq))
+    cache.apply(kw.installation.lookup.changes(applied))
     cache.put(key_id, Entry(record), applied)
     assert cache.get(key_id) is None
 

@@ -5,18 +5,17 @@ from ipaddress import ip_network
 import msgspec
 import pytest
 
-from conftest import EVERY, make
+from conftest import EVERY, altered, make
 from keywright import Keywright, profiles
 from keywright.desk.grants import EVERYTHING, MANAGEMENT_KEYS, Reach, check, reach_of
 from keywright.errors import Exceeds, Invalid, NotFound
-from keywright.model import MANAGEMENT, Binding, KeyRecord, Limit
+from keywright.model import MANAGEMENT, Binding, KeyRecord, Limit, Terms
 
 READ, WRITE = "things:read", "things:write"
 KEYSPACE = msgspec.structs.replace(profiles.load(EVERY), self_service="read")
 GRANTOR = KeyRecord(
-    id="every_live_k00000000000000A", keyspace="every", environment="production", account_id="acct_1", account="globex",
-    account_state="active", name="CRM sync", access="all", scopes=frozenset(), state="active", expires_at=None, networks=(),
-    limits=(), secrets=(),
+    Terms("active", "every", "production", "active", "all"), id="every_live_k00000000000000A", account_id="acct_1",
+    account="globex", name="CRM sync", expires_at=None, limits=(), secrets=(),
 )  # fmt: skip
 GRANT = {"keyspace": "every", "account": "globex", "environment": "production", "access": "all", "scopes": (),
          "expires_at": None, "allowed_ips": (), "limits": (), "plan": None}  # fmt: skip
@@ -24,7 +23,7 @@ GRANT = {"keyspace": "every", "account": "globex", "environment": "production", 
 
 def grantor(access: str = "all", *scopes: str, **over: object) -> KeyRecord:
     """A key of globex that makes keys."""
-    return msgspec.structs.replace(GRANTOR, access=access, scopes=frozenset(scopes), **over)
+    return altered(GRANTOR, access=access, scopes=frozenset(scopes), **over)
 
 
 def exceeds(maker: KeyRecord, **grant: object) -> bool:

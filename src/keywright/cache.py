@@ -11,7 +11,10 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
+import msgspec
+
 from keywright.answers import Answers
+from keywright.credential import Spelled
 from keywright.model import KeyRecord, Keyspace
 from keywright.roll import Roll
 from keywright.schemes import Reader
@@ -22,22 +25,19 @@ GATES_AT_MOST: Final = 10_000
 ABSENT_FOR: Final = 5 * SECOND
 
 
-class Entry:
+class Entry(msgspec.Struct, gc=False):
     """A key's record, and what was worked out about it once."""
 
-    __slots__ = ("check", "headers", "lines", "record", "said")
-
-    def __init__(self, record: KeyRecord) -> None:
-        self.record = record
-        #: the spelling that was proven last, the number of the secret and its six check characters in it, which are
-        #: compared from then on, not computed
-        self.check: tuple[str, int, bytes] | None = None
-        #: what ``/v1/verify`` says of the key and its account, as JSON
-        self.said: bytes | None = None
-        #: the identity headers of a forward-auth answer
-        self.headers: tuple[tuple[bytes, bytes], ...] | None = None
-        #: the same, as they stand on the wire
-        self.lines: bytes | None = None
+    record: KeyRecord
+    #: under what ``Cache.proven`` knows the key: its secret, spelled as a token and as a pair
+    as_token: bytes | None = None
+    as_pair: bytes | None = None
+    #: what ``/v1/verify`` says of the key and its account, as JSON
+    said: bytes | None = None
+    #: the identity headers of a forward-auth answer
+    headers: tuple[tuple[bytes, bytes], ...] | None = None
+    #: the same, as they stand on the wire
+    lines: bytes | None = None
 
 
 class Compiled:
@@ -63,6 +63,7 @@ class Cache:
         "_gates",
         "_keyspaces",
         "_lock",
+        "_proofs",
         "_roll",
         "_whole",
         "applied",
@@ -70,19 +71,23 @@ class Cache:
         "get",
         "keyspace",
         "missed",
+        "proven",
     )
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._entries: dict[bytes, Entry] = {}
+        self._proofs: dict[bytes, KeyRecord] = {}
         self._keyspaces: dict[str, Compiled] = {}
         self._absent: dict[bytes, int] = {}
         self._gates: dict[str, str | None] = {}
         self._roll: Roll | None = None
         self._whole: Roll | None = None  # the roll, once it has every id
         self._lock = threading.Lock()
-        #: the entry of a key, and a keyspace, if they are remembered: the dictionaries' own look-ups, for the hot path
+        #: the entry of a key, the record of one whose only secret was presented and proven before in the same spelling
+        #: (``credential.proof``), and a keyspace, if they are remembered: the dictionaries' own look-ups, for the hot path
         self.get: Callable[[bytes], Entry | None] = self._entries.get
+        self.proven: Callable[[bytes], KeyRecord | None] = self._proofs.get
         self.keyspace: Callable[[str], Compiled | None] = self._keyspaces.get
         self.applied = 0  # the newest change that has been acted upon
         #: how often the store was asked for a key, and had it or not
@@ -146,9 +151,22 @@ class Cache:
             self.found += 1
             if applied != self.applied:
                 return
+            self._drop(key_id)  # another thread may have read it as well
             while len(self._entries) >= self._capacity:
-                del self._entries[next(iter(self._entries))]
+                self._drop(next(iter(self._entries)))
             self._entries[key_id] = entry
+
+    def put_proven(self, spelled: Spelled, proof: bytes, record: KeyRecord) -> None:
+        """Remember what proves a key, for as long as its record is remembered."""
+        with self._lock:
+            entry = self._entries.get(spelled.id)
+            if entry is None or entry.record is not record:
+                return
+            if spelled.spelling == "pair":
+                entry.as_pair = proof
+            else:
+                entry.as_token = proof
+            self._proofs[proof] = record
 
     def put_keyspace(self, compiled: Compiled) -> None:
         """Remember a keyspace, unless something has changed since it was read."""
@@ -171,7 +189,7 @@ class Cache:
         with self._lock:
             for seq, kind, ref in changes:
                 if kind == "key":
-                    self._entries.pop(ref.encode(), None)
+                    self._drop(ref.encode())
                     self._absent.pop(ref.encode(), None)
                     self._enter(ref.encode())
                 elif kind == "account":
@@ -185,7 +203,7 @@ class Cache:
     def forget(self, newest: int) -> None:
         """Forget everything, and begin from a change that is older than the newest acted upon: the store was put back."""
         with self._lock:
-            for known in (self._entries, self._absent, self._keyspaces, self._gates):
+            for known in (self._entries, self._proofs, self._absent, self._keyspaces, self._gates):
                 known.clear()
             self._roll = self._whole = None
             self.applied = newest
@@ -209,7 +227,14 @@ class Cache:
             key_id for key_id, entry in self._entries.items() if getattr(entry.record, attribute) == value
         ]
         for key_id in gone:
-            del self._entries[key_id]
+            self._drop(key_id)
+
+    def _drop(self, key_id: bytes) -> None:
+        entry = self._entries.pop(key_id, None)
+        if entry is not None:
+            for proof in (entry.as_token, entry.as_pair):
+                if proof is not None:
+                    del self._proofs[proof]
 
     def __len__(self) -> int:
         return len(self._entries)

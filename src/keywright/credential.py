@@ -27,6 +27,7 @@ ALPHABET: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 ID_CHARACTERS: Final = 15  # 89.3 bits, after the type letter
 DOTTED_ID_CHARACTERS: Final = 8
 SECRET_CHARACTERS: Final = 32  # 190.5 bits
+MAC_BYTES: Final = 32
 LONGEST: Final = 512  # bytes of a presented value that are looked at; longer ones are malformed
 
 PREFIX: Final = re.compile(r"\A[a-z][a-z0-9]{1,11}\Z")
@@ -249,5 +250,14 @@ class Pepper:
         return outer.digest()
 
 
+def proof(spelled: Spelled, mac: bytes) -> bytes:
+    """What was presented, spelling and check characters included, as a value that only the right credential can have.
+
+    It may be looked up: whoever does not have the secret cannot choose its MAC, so how long that takes tells nothing. The
+    two spellings differ by where the check characters stand.
+    """
+    return spelled.check + mac if spelled.spelling == "pair" else mac + spelled.check
+
+
 #: What an absent key's MAC is compared with, so that an unknown id costs what a known one costs.
-DUMMY_MAC: Final = bytes(32)
+DUMMY_MAC: Final = bytes(MAC_BYTES)

@@ -150,10 +150,12 @@ class Keyspace(msgspec.Struct, frozen=True):
 
 
 class SecretRecord(msgspec.Struct, frozen=True, gc=False):
-    """One secret of a key, as a verification needs it: its MAC, whose pepper made it, and when it ends."""
+    """One secret of a key, as a verification needs it: whose pepper made its MAC, and when it ends.
+
+    Most keys have one that is like everybody's, and then it is one object in memory for all of them.
+    """
 
     n: int
-    mac: bytes
     pepper: int
     ends_at: int | None = None
     starts_rotation: bool = False  # its first use ends the secrets before it
@@ -167,33 +169,75 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     environment: str | None = None
 
 
-class KeyRecord(msgspec.Struct, frozen=True, gc=False):
-    """What a verification knows of a key: one read of the store, kept by the cache until a change names it.
-
-    What every verification reads stands first, and close together in memory.
-    """
+class Terms(msgspec.Struct, frozen=True, gc=False):
+    """What many keys have in common, and ``policy`` goes by: one object in memory for all of them."""
 
     state: Literal["active", "disabled", "invalidated", "deleted"]
     keyspace: str
     environment: str
     account_state: AccountState
     access: Access
+    scopes: frozenset[str] = frozenset()
+    networks: tuple[Network, ...] = ()
+
+
+class KeyRecord(msgspec.Struct, frozen=True, gc=False):
+    """What a verification knows of a key: one read of the store, kept by the cache until a change names it.
+
+    What every verification reads stands first, and close together in memory: of ten thousand keys that are used in turn,
+    each costs what it takes to fetch them.
+    """
+
+    terms: Terms
     expires_at: int | None
-    networks: tuple[Network, ...]
     limits: tuple[tuple[str, Limit], ...]  # (subject whose counter it is, limit)
-    secrets: tuple[SecretRecord, ...]
+    secrets: tuple[SecretRecord, ...]  # the newest first
     id: str
     account_id: str
     account: str
     name: str
-    scopes: frozenset[str]
+    macs: bytes = b""  # of each secret in turn, 32 bytes
     team: str | None = None
     application: str | None = None
     plan: str | None = None
     metadata: str = "{}"  # JSON text
     binding: Binding | None = None
     disabled_until: int | None = None  # from then on a disabled key works again
-    seq: int = 0  # the newest change that this read had seen
+
+    @property
+    def state(self) -> str:
+        """``active``, ``disabled``, ``invalidated`` or ``deleted``, as it is stored: neither expiry nor coming back is."""
+        return self.terms.state
+
+    @property
+    def keyspace(self) -> str:
+        """The name of its keyspace."""
+        return self.terms.keyspace
+
+    @property
+    def environment(self) -> str:
+        """The one environment that it is for."""
+        return self.terms.environment
+
+    @property
+    def account_state(self) -> AccountState:
+        """The state of the account whose it is."""
+        return self.terms.account_state
+
+    @property
+    def access(self) -> Access:
+        """How much it may do."""
+        return self.terms.access
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """What it may do, where its access is ``restricted``."""
+        return self.terms.scopes
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """From where it may be used; none: from anywhere."""
+        return self.terms.networks
 
 
 class Propagation(msgspec.Struct):

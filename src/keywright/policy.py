@@ -8,7 +8,7 @@ import hmac
 from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
-from keywright.credential import DUMMY_MAC, MANAGEMENT_PREFIX
+from keywright.credential import DUMMY_MAC, MAC_BYTES, MANAGEMENT_PREFIX
 from keywright.model import (
     RESERVED_SCOPES,
     SAFE_METHODS,
@@ -42,9 +42,10 @@ def prove(record: KeyRecord | None, macs: dict[int, bytes]) -> SecretRecord | No
         for mac in macs.values():
             hmac.compare_digest(mac, DUMMY_MAC)
         return None
-    for secret in record.secrets:
+    for place, secret in enumerate(record.secrets):
         presented = macs.get(secret.pepper)
-        if presented is not None and hmac.compare_digest(presented, secret.mac) and proven is None:
+        stored = record.macs[place * MAC_BYTES : (place + 1) * MAC_BYTES]
+        if presented is not None and hmac.compare_digest(presented, stored) and proven is None:
             proven = secret
     return proven
 
@@ -59,25 +60,27 @@ def decide(
     now: int,
 ) -> Decision:
     """Say what a proven secret may do, ``now``, in this keyspace and environment."""
-    if record.state == "deleted":
+    terms = record.terms
+    state = terms.state
+    if state == "deleted":
         return Decision("invalid", "deleted", known=False)
-    if record.keyspace != keyspace.name:
+    if terms.keyspace != keyspace.name:
         return Decision("invalid", "wrong_keyspace", known=False)
     if username is not None and username != record.account.encode():
         return Decision("invalid", "wrong_user", known=False)
     if ask.account is not None and ask.account != record.account:
         return Decision("invalid", "wrong_account", known=False)
-    if record.state != "active" and not is_back(record.state, record.disabled_until, now):
-        return Decision(record.state, record.state)
+    if state != "active" and not is_back(state, record.disabled_until, now):
+        return Decision(state, state)
     if record.expires_at is not None and now >= record.expires_at:
         return Decision("expired", "expired")
     if secret.ends_at is not None and now >= secret.ends_at:
         return Decision("rotated", "rotated")
-    if record.environment != environment:
-        return Decision("wrong_environment", f"key is for {record.environment}")
-    if record.account_state != "active":
-        return Decision("account_suspended", record.account_state)
-    if record.networks and not within(record.networks, ask.ip):
+    if terms.environment != environment:
+        return Decision("wrong_environment", f"key is for {terms.environment}")
+    if terms.account_state != "active":
+        return Decision("account_suspended", terms.account_state)
+    if terms.networks and not within(terms.networks, ask.ip):
         return Decision("ip_not_allowed", "ip_not_allowed")
     lacking = lacks(record, keyspace, ask)
     return Decision("insufficient_scope", lacking) if lacking else ALLOW
@@ -90,9 +93,10 @@ def lacks(record: KeyRecord, keyspace: Keyspace, ask: Ask) -> str:
     for scope in ask.scopes:
         if not holds(record, keyspace, scope):
             return f"lacks {scope}"
-    if record.access == "all":
+    access = record.terms.access
+    if access == "all":
         return ""
-    if record.access == "restricted":
+    if access == "restricted":
         return "" if ask.scopes else "restricted, and no scope was asked"
     if ask.method is None:
         return "" if ask.scopes else "read_only, and neither scope nor method was asked"
@@ -109,9 +113,10 @@ def holds(record: KeyRecord, keyspace: Keyspace, scope: str) -> bool:
     """Whether a key has a scope. Our own keyspace's keys hold their list, and the two reserved ones go by setting."""
     if scope in RESERVED_SCOPES and keyspace.prefix != MANAGEMENT_PREFIX and scope not in granted(keyspace):
         return False
-    if record.access == "all":
+    access = record.terms.access
+    if access == "all":
         return True
-    return scope in record.scopes if record.access == "restricted" else _reads(keyspace, scope)
+    return scope in record.terms.scopes if access == "restricted" else _reads(keyspace, scope)
 
 
 def granted(keyspace: Keyspace) -> tuple[str, ...]:

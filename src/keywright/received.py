@@ -35,6 +35,7 @@ from keywright.model import (
     Scope,
     Several,
     StoredSecret,
+    Terms,
     Verdict,
 )
 from keywright.presentations import Presentation
@@ -272,20 +273,21 @@ def verdict(said: dict[str, Any], at: int, keyspace: str, asked: tuple[str, ...]
 
 def _record(said: dict[str, Any], owner: dict[str, Any], keyspace: str) -> KeyRecord:
     return KeyRecord(
-        id=said["id"],
-        keyspace=keyspace,
-        environment=said["environment"],
-        account_id=owner["id"],
-        account=owner["username"],
-        account_state=owner["state"],
-        name=said["name"],
-        access=said["access"],
-        scopes=frozenset(said["scopes"]),
-        state="active",  # as far as is told
+        terms=Terms(
+            state="active",  # as far as is told
+            keyspace=keyspace,
+            environment=said["environment"],
+            account_state=owner["state"],
+            access=said["access"],
+            scopes=frozenset(said["scopes"]),
+        ),
         expires_at=instant(said["expires_at"]),
-        networks=(),
         limits=(),
         secrets=(),
+        id=said["id"],
+        account_id=owner["id"],
+        account=owner["username"],
+        name=said["name"],
         team=said["team"],
         application=said["application"],
         metadata=msgspec.json.encode(said["metadata"]).decode(),

@@ -4,6 +4,7 @@ Two answer: ``sqlite_lookup`` inline, ``postgres_lookup`` across a network and s
 here: the statements' columns, and how rows become a record.
 """
 
+from functools import lru_cache
 from ipaddress import ip_network
 from sys import intern
 from typing import Any, Final, Protocol, get_args
@@ -11,7 +12,7 @@ from typing import Any, Final, Protocol, get_args
 import msgspec
 
 from keywright import limits
-from keywright.credential import DUMMY_MAC
+from keywright.credential import MAC_BYTES
 from keywright.errors import CallerError, Unavailable
 from keywright.model import (
     Access,
@@ -22,14 +23,15 @@ from keywright.model import (
     KeyState,
     Limit,
     SecretRecord,
+    Terms,
 )
 from keywright.store.keyspaces import read as read_keyspace
 
-#: One statement, so that the key, its account, its secrets and the newest change are of one snapshot.
+#: One statement, so that the key, its account and its secrets are of one snapshot.
 FIND: Final = """
 SELECT k.keyspace, k.environment, k.account_id, a.username, a.state, k.name, k.access, k.scopes, k.state, k.expires_at,
        k.allowed_ips, k.limits, a.limits, k.team, k.application, k.plan, k.metadata, k.binding,
-       s.n, s.mac, s.pepper, s.ends_at, s.starts_rotation, (SELECT max(seq) FROM changes), k.disabled_until
+       s.n, s.mac, s.pepper, s.ends_at, s.starts_rotation, k.disabled_until
 FROM keys AS k
 LEFT JOIN accounts AS a ON a.id = k.account_id
 LEFT JOIN secrets AS s ON s.key_id = k.id
@@ -51,7 +53,6 @@ _binding = msgspec.json.Decoder(Binding).decode
 _STATES: Final = frozenset(get_args(KeyState)) - {"expired"}
 _ACCESS: Final = frozenset(get_args(Access))
 _ACCOUNT_STATES: Final = frozenset(get_args(AccountState))
-_NO_SCOPES: Final[frozenset[str]] = frozenset()
 
 
 class Lookup(Protocol):
@@ -132,30 +133,37 @@ def _record(key_id: str, rows: list[Any]) -> KeyRecord:
     own = tuple((f"key:{key_id}", limit) for limit in _sound_limits(row[11]))
     account = tuple((f"account:{row[2]}", limit) for limit in _sound_limits(row[12]))
     record = KeyRecord(
+        terms=_terms(row[8], row[0], row[1], row[4], row[6], row[7], row[10]),
+        expires_at=row[9],
+        limits=own + account,
         id=key_id,
-        keyspace=_shared(row[0]),
-        environment=_shared(row[1]),
         account_id=_shared(row[2]),
         account=_shared(row[3]),
-        account_state=_shared(row[4]),
         name=row[5],
-        access=_shared(row[6]),
-        scopes=_scopes(row[7]) if row[7] != "[]" else _NO_SCOPES,
-        state=_shared(row[8]),
-        expires_at=row[9],
-        networks=tuple(ip_network(text) for text in _texts(row[10])) if row[10] != "[]" else (),
-        limits=own + account,
-        secrets=tuple(SecretRecord(r[18], r[19], r[20], r[21], r[22] != 0) for r in rows),
+        secrets=_secrets([(r[18], r[20], r[21], r[22] != 0) for r in rows]),
+        macs=_macs([r[19] for r in rows]),
         team=row[13],
         application=row[14],
         plan=row[15],
         metadata=_shared(row[16]) if row[16] == "{}" else row[16],
         binding=None if row[17] is None else _binding(row[17]),
-        disabled_until=row[24],
-        seq=row[23] or 0,
+        disabled_until=row[23],
     )
     _check(record)
     return record
+
+
+@lru_cache(maxsize=10_000)
+def _terms(
+    state: Any, keyspace: Any, environment: Any, account_state: Any, access: Any, scopes: str, networks: str
+) -> Terms:
+    """What many keys have in common, once in memory. Raises ``ValueError`` for what only a damaged row says."""
+    if state not in _STATES or access not in _ACCESS or account_state not in _ACCOUNT_STATES:
+        raise ValueError("a state or an access is none that there is")
+    if type(keyspace) is not str or type(environment) is not str:
+        raise ValueError("a text is none")
+    held = tuple(ip_network(text) for text in _texts(networks))
+    return Terms(state, keyspace, environment, account_state, access, _scopes(scopes), held)
 
 
 def _shared(text: Any) -> Any:
@@ -167,25 +175,32 @@ def _sound_limits(text: str) -> tuple[Limit, ...]:
     return () if text == "[]" else limits.read(_limits(text))
 
 
+def _secrets(found: list[tuple[Any, Any, Any, bool]]) -> tuple[SecretRecord, ...]:
+    """The secrets of a key, by number, pepper, end, and whether the first use ends those before it."""
+    for n, pepper, ends_at, _ in found:
+        if type(n) is not int or type(pepper) is not int or not _is_instant(ends_at):
+            raise ValueError("a secret is missing, or its version or end is no number")
+    return _usual(*found[0]) if len(found) == 1 else tuple(SecretRecord(*one) for one in found)
+
+
+@lru_cache(maxsize=1_000)
+def _usual(n: int, pepper: int, ends_at: int | None, starts_rotation: bool) -> tuple[SecretRecord, ...]:
+    """The secrets of a key that has one, which is like that of many others, once in memory."""
+    return (SecretRecord(n, pepper, ends_at, starts_rotation),)
+
+
+def _macs(found: list[Any]) -> bytes:
+    if not all(type(mac) is bytes and len(mac) == MAC_BYTES for mac in found):
+        raise ValueError("a secret is no MAC")
+    return b"".join(found)
+
+
 def _check(record: KeyRecord) -> None:
     """Hold a row to what only a damaged one breaks. Raises ``ValueError``: such a key is refused for our trouble."""
-    if (
-        record.state not in _STATES
-        or record.access not in _ACCESS
-        or record.account_state not in _ACCOUNT_STATES
-    ):
-        raise ValueError("a state or an access is none that there is")
-    if not all(
-        type(text) is str for text in (record.name, record.environment, record.account, record.metadata)
-    ):
+    if not all(type(text) is str for text in (record.name, record.account, record.metadata)):
         raise ValueError("a text is none")
     if not _is_instant(record.expires_at) or not _is_instant(record.disabled_until):
         raise ValueError("its end, or its return, is no instant")
-    for secret in record.secrets:
-        if type(secret.n) is not int or type(secret.mac) is not bytes or len(secret.mac) != len(DUMMY_MAC):
-            raise ValueError("a secret is missing or is no MAC")
-        if type(secret.pepper) is not int or not _is_instant(secret.ends_at):
-            raise ValueError("a secret's version or end is no number")
 
 
 def _is_instant(value: object) -> bool:
