@@ -96,12 +96,16 @@ class Purse:
 
     def state(self, now: int) -> LimitState:
         """How the limit stands, by the block that is open."""
-        if self.limit.kind == "rate":
-            reset = self.head[3]
-        else:
-            reset = None if self.ends == _NEVER else (self.ends - now + SECOND - 1) // SECOND
+        name, kind, limit, per = self.head
         remaining = self.rest + self.left
-        return LimitState(*self.head, max(0, remaining), reset)  # type: ignore[arg-type]
+        reset: int | None
+        if kind == "rate":
+            reset = per  # type: ignore[assignment]  # of a rate it is seconds
+        elif self.ends == _NEVER:
+            reset = None
+        else:
+            reset = (self.ends - now + SECOND - 1) // SECOND
+        return LimitState(name, kind, limit, per, remaining if remaining > 0 else 0, reset)
 
 
 class _Ask(NamedTuple):

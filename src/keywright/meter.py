@@ -51,10 +51,11 @@ class _Batch(NamedTuple):
 class _Tally:
     """How often one thing was counted in one minute: here, and in the slots where there is room."""
 
-    __slots__ = ("_address", "_at", "_place", "_words", "address", "addresses", "last", "of", "times")
+    __slots__ = ("_at", "_place", "_words", "address", "addresses", "last", "minute", "of", "times")
 
     def __init__(self, of: Counted, place: Place | None) -> None:
         self.of = of
+        self.minute = of.minute
         self.times = self.last = 0
         self.address: str | None = None
         self.addresses: set[str | None] | None = None
@@ -67,7 +68,8 @@ class _Tally:
         self.times = self._words[self._at] = self.times + 1
 
     def use(self, now: int, address: str | None) -> None:
-        """Note when and from where the secret was used; what is newer stays."""
+        """Count one use of the secret, and note when and from where; what is newer stays."""
+        self.times = self._words[self._at] = self.times + 1
         if now < self.last:
             return
         if address != self.address or self.addresses is None:
@@ -151,10 +153,11 @@ class Meter:
         where = ("" if key is None else key.id, keyspace, environment, code, resource, secret)
         with self._lock:
             tally = self._tallies.get(where)
-            if tally is None or not 0 <= now - tally.of.minute < _MINUTE:
+            if tally is None or not 0 <= now - tally.minute < _MINUTE:
                 tally = self._tally(where, key, now)
-            tally.add()
-            if used is not None:
+            if used is None:
+                tally.add()
+            else:
                 tally.use(now, used[1])
             self._at = now
         if self._thread is None:
