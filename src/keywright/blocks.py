@@ -105,7 +105,7 @@ class Purse:
             reset = None
         else:
             reset = (self.ends - now + SECOND - 1) // SECOND
-        return LimitState(name, kind, limit, per, remaining if remaining > 0 else 0, reset)
+        return LimitState(name, kind, limit, per, max(0, remaining), reset)
 
 
 class _Ask(NamedTuple):
