@@ -10,11 +10,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from conftest import SOURCES, again, bearer, make
+from conftest import SOURCES, again, bearer, make, sql
 from keywright import CannotStart, Keywright, SchemaTrouble, SecretTrouble, Unavailable, profiles
+from keywright.credential import new_id, new_secret, spell_token
 from keywright.installation import open_installation
 from keywright.store import migrate
 from keywright.store.db import Database
+from keywright.store.postgres_lookup import PostgresLookup
 from keywright.testing import Clock
 from postgres import PATIENCE, SECRET, Proxy, Server
 from processes import Served, answers, run
@@ -253,6 +255,51 @@ def test_an_event_loop_shares_what_it_asks(postgres_kw: Keywright) -> None:
         codes = asyncio.run(all_at_once())
         assert Counter(codes) == {"ok": 50, "disabled": 50}
         assert kw.installation.lookup.statements <= 4  # the newest change, the keyspace, two keys
+
+
+def test_keys_that_are_wanted_together_are_one_statement(postgres_kw: Keywright) -> None:
+    """Two hundred keys that a loop asks for at once take a few statements, and each gets its own answer.
+
+    Known, disabled, rotated, unknown and damaged ones among them: what is wrong with one is no other's trouble.
+    """
+    keys = [make(postgres_kw) for _ in range(100)]
+    postgres_kw.keys.disable(keys[1].key.id)
+    turned = postgres_kw.keys.rotate(keys[2].key.id, grace_seconds=3600)
+    with postgres_kw.installation.database.write() as tx:
+        sql(tx, "UPDATE keys SET expires_at = NULL, access = 'odd' WHERE id = ?", keys[3].key.id)
+    unknown = [{"X-Token": spell_token(new_id("every", "live"), new_secret())} for _ in range(99)]
+    expected = {1: "disabled", 3: "unavailable"}
+    with again(postgres_kw) as kw:
+
+        async def all_at_once() -> list[str]:
+            sent = [*map(bearer, keys), *unknown, bearer(turned)]
+            return [one.code for one in await asyncio.gather(*(kw.averify(h, **EVERY) for h in sent))]
+
+        codes = asyncio.run(all_at_once())
+        assert codes[:100] == [expected.get(n, "ok") for n in range(100)]
+        assert codes[100:] == ["invalid"] * 99 + ["ok"]
+        assert kw.installation.lookup.statements < 20
+
+
+def test_who_waits_for_a_key_with_others_is_told_when_the_store_is_gone(postgres_kw: Keywright) -> None:
+    """Where the one statement for many keys cannot be asked, each who waits is told, and the next is asked anew."""
+    keys = [make(postgres_kw).key.id for _ in range(20)]
+    lookup = PostgresLookup(postgres_kw.installation.database)
+    here, lookup.conninfo = lookup.conninfo, "host=127.0.0.1 port=1"
+
+    async def found() -> list[object]:
+        asked = (lookup.afind(key_id.encode(), 0) for key_id in keys)
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    async def before_and_after() -> tuple[list[object], list[object]]:
+        lost = await found()
+        lookup.conninfo = here
+        return lost, await found()
+
+    lost, again = asyncio.run(before_and_after())
+    lookup.close()
+    assert [type(one) for one in lost] == [Unavailable] * 20
+    assert [one.id for one in again] == keys  # type: ignore[attr-defined]
 
 
 def test_a_loop_goes_on_while_the_store_is_silent(

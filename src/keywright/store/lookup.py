@@ -28,15 +28,17 @@ from keywright.model import (
 from keywright.store.keyspaces import read as read_keyspace
 
 #: One statement, so that the key, its account and its secrets are of one snapshot.
-FIND: Final = """
+_KEYS: Final = """
 SELECT k.keyspace, k.environment, k.account_id, a.username, a.state, k.name, k.access, k.scopes, k.state, k.expires_at,
        k.allowed_ips, k.limits, a.limits, k.team, k.application, k.plan, k.metadata, k.binding,
-       s.n, s.mac, s.pepper, s.ends_at, s.starts_rotation, k.disabled_until
+       s.n, s.mac, s.pepper, s.ends_at, s.starts_rotation, k.disabled_until, k.id
 FROM keys AS k
 LEFT JOIN accounts AS a ON a.id = k.account_id
 LEFT JOIN secrets AS s ON s.key_id = k.id
-WHERE k.id = ? ORDER BY s.n DESC
 """
+FIND: Final = f"{_KEYS}WHERE k.id = ? ORDER BY s.n DESC"
+#: Several at once, where the store knows arrays; the last column says whose row it is.
+FIND_SEVERAL: Final = f"{_KEYS}WHERE k.id = ANY(?) ORDER BY k.id, s.n DESC"
 CHANGES: Final = "SELECT seq, kind, ref FROM changes WHERE seq > ? ORDER BY seq"
 NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM changes"
 KEYSPACE: Final = (

@@ -127,6 +127,9 @@ def _set(patience: float, *, reading: bool, local: bool) -> str:
         "idle_in_transaction_session_timeout": "60000",
         "default_transaction_read_only": "on" if reading else "off",
     }
+    if reading:
+        # A plan is kept, and the tables grow: what was made while they were small must not read the whole of large ones.
+        values |= dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin"), "off")
     return " || ".join(f"set_config('{name}', '{value}', {local})" for name, value in values.items())
 
 

@@ -1,12 +1,16 @@
 """The hot look-ups on PostgreSQL: prepared statements on a few autocommit connections, for threads and for event loops.
 
-On an event loop, whoever asks for the same at the same time is answered by one statement: see ``_Loop``.
+On an event loop, whoever asks for the same at the same time is answered by one statement, and so are those who ask for
+different keys: see ``_Loop``.
 """
 
 import asyncio
 import threading
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -33,7 +37,11 @@ IDLE: Final = TransactionStatus.IDLE
 _BUSY: Final = "the store does not answer: every connection to it is waiting"
 _INHERITED: Final[list[object]] = []
 
+#: How many keys one statement is asked for.
+TOGETHER: Final = 64
+
 FIND: Final = lookup.FIND.replace("?", "%s")
+FIND_SEVERAL: Final = lookup.FIND_SEVERAL.replace("?", "%s")
 CHANGES: Final = lookup.CHANGES.replace("?", "%s")
 KEYSPACE: Final = lookup.KEYSPACE.replace("?", "%s")
 
@@ -126,7 +134,7 @@ class PostgresLookup:
 
     async def afind(self, key_id: bytes, seen: int) -> KeyRecord | None:
         """``find``, for an event loop. ``seen`` is the newest change acted upon: those who have seen the same share."""
-        return record_of(key_id, await self._loop().all(FIND, key_id.decode("ascii"), seen=seen))
+        return record_of(key_id, await self._loop().key(key_id.decode("ascii"), seen))
 
     async def akeyspace(self, name: str, seen: int) -> Found | None:
         """``keyspace``, for an event loop."""
@@ -178,6 +186,10 @@ class _Loop:
         self._one_at_a_time = asyncio.Lock()
         self._next: asyncio.Task[Changes] | None = None
         self._asked: dict[tuple[Any, ...], asyncio.Task[list[Any]]] = {}
+        self._keys: dict[tuple[str, int], asyncio.Future[list[Any]]] = {}
+        self._waiting: list[
+            tuple[str, asyncio.Future[list[Any]]]
+        ] = []  # keys that no statement was begun for
         self._closed = False
 
     async def changes(self, after: int) -> Changes:
@@ -201,6 +213,49 @@ class _Loop:
             task.add_done_callback(lambda _: self._asked.pop(wanted, None))
         return await asyncio.shield(task)
 
+    async def key(self, key_id: str, seen: int) -> list[Any]:
+        """The rows of a key. Those who have seen the same share them; keys that are wanted together, a statement."""
+        wanted = key_id, seen
+        rows = self._keys.get(wanted)
+        if rows is None:
+            rows = self._keys[wanted] = asyncio.get_running_loop().create_future()
+            rows.add_done_callback(partial(self._heard, wanted))
+            self._waiting.append((key_id, rows))
+            if len(self._waiting) == 1:
+                self._task(self._find())
+        return await asyncio.shield(rows)
+
+    def _heard(self, wanted: tuple[str, int], done: asyncio.Future[list[Any]]) -> None:
+        del self._keys[wanted]
+        if not done.cancelled():
+            done.exception()  # heard, even if nobody waits
+
+    async def _find(self) -> None:
+        """Ask for all keys that are waited for once there is a connection."""
+        taken: list[tuple[str, asyncio.Future[list[Any]]]] = []
+        try:
+            async with self._place():
+                taken, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
+                if self._waiting:
+                    self._task(self._find())
+                found = await self._rows_of([key_id for key_id, _ in taken])
+        except Exception as trouble:  # whoever waits must hear of it, whatever it was
+            for _, rows in taken or self._give_up():
+                rows.set_exception(trouble)
+            return
+        for key_id, rows in taken:
+            rows.set_result(found.get(key_id, []))
+
+    async def _rows_of(self, key_ids: list[str]) -> dict[str, list[Any]]:
+        self._owner.statements += 1
+        one = len(key_ids) == 1
+        rows = await self._ask(FIND, (key_ids[0],)) if one else await self._ask(FIND_SEVERAL, (key_ids,))
+        return {key_id: list(own) for key_id, own in groupby(rows, key=itemgetter(-1))}
+
+    def _give_up(self) -> list[tuple[str, asyncio.Future[list[Any]]]]:
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
     def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(
@@ -209,13 +264,19 @@ class _Loop:
         return task
 
     async def _run(self, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
+        async with self._place():
+            return await self._ask(statement, parameters)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """One of the places, of which there are as many as connections. Raises ``Unavailable``, of what is done there too."""
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._places.acquire()
         except TimeoutError:
             raise Unavailable(_BUSY) from None
         try:
-            return await self._ask(statement, parameters)
+            yield
         except psycopg.Error as trouble:
             raise _unavailable(trouble) from trouble
         except TimeoutError:
