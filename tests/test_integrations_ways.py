@@ -14,6 +14,7 @@ import aiohttp.test_utils
 import fastapi
 import flask
 import litestar
+import msgspec
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.wsgi import WSGIHandler
@@ -39,6 +40,7 @@ from starlette.websockets import WebSocketDisconnect
 from conftest import bearer, make
 from hosts import DJANGO, IN, SOCKETS, Ran, Watched, asgi_client, django_settings, shown, wsgi_client
 from keywright import Issued, Keywright
+from keywright.answers import NOWHERE
 from keywright.integrations import aiohttp as for_aiohttp
 from keywright.integrations import asgi, drf, wsgi
 from keywright.integrations import django as for_django
@@ -256,8 +258,10 @@ def test_a_preflight_is_answered_before_anything_runs(kw: Keywright) -> None:
     watched = Watched(kw)
     with override_in(preflight=allowed):
         for name, open_ in hosts.HOSTS.items():
-            if name in ("fastapi", "drf"):
-                continue  # a dependency is not reached; where it guards a router, CORS stands outside
+            if name == "fastapi":
+                with pytest.raises(TypeError, match="CORSMiddleware"):  # a dependency is not reached
+                    open_(watched, ran)
+                continue
             with open_(watched, ran) as send:
                 answered = send("OPTIONS", "/things", PREFLIGHT)
                 assert (answered.status, answered.body) == (204, b""), name
@@ -315,6 +319,21 @@ def test_nobody_refused_becomes_a_caller(kw: Keywright) -> None:
     with pytest.raises(ValueError, match="no refusal"):
         guard.refusal(guard.verify(told))
     assert "secret" not in repr(Caller.of(guard.verify(told))).lower()
+
+
+def test_a_success_is_never_dressed_as_trouble(kw: Keywright) -> None:
+    """Where the keyspace's words are lost after a request was let in, its answer is given no header of a refusal."""
+
+    class Lost(Watched):
+        def answer(self, verdict: Verdict) -> Any:
+            return NOWHERE.of(msgspec.structs.replace(verdict, code="unavailable", retry_after=1))
+
+    told = Told(
+        [(b"authorization", bearer(make(kw, limits=["5/day"]))["Authorization"].encode())], b"/", "GET", None
+    )
+    guard = Guard(Lost(kw), **IN)
+
+    assert [name for name, _ in guard.limits_headers(guard.verify(told))] == ["RateLimit-Policy", "RateLimit"]
 
 
 def test_who_calls_is_enough_only_where_no_scope_is_asked(kw: Keywright) -> None:

@@ -66,12 +66,12 @@ class KeyUser:
 
 
 class Refused(APIException):  # type: ignore[misc]  # the framework has no types of its own
-    """A request may not proceed."""
+    """A request may not proceed, or is a preflight that is answered here."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.status_code = answer.status
-        self.detail = json.loads(answer.body)
+        self.detail = json.loads(answer.body or b"{}")
         headers = dict(answer.headers)
         if _CHALLENGE in headers:
             self.auth_header = headers[_CHALLENGE]
@@ -99,6 +99,9 @@ class APIKeyAuthentication(BaseAuthentication):  # type: ignore[misc]
         """The key as a user, and the caller."""
         configured = Configured()
         view = request.parser_context["view"]
+        answer = configured.guard.preflight(configured.told(request._request))
+        if answer is not None:
+            raise Refused(answer)
         verdict = _verdict(configured, request._request, alternatives(view.get_permissions()))
         if not verdict:
             if self.optional and verdict.reason == "no_carrier":

@@ -83,6 +83,8 @@ class APIKeyAuth:
         client: Callable[[asgi.Scope], str | None] = asgi.peer,
         **options: Unpack[Options],
     ) -> None:
+        if "preflight" in options:
+            raise TypeError("a preflight reaches no dependency: put CORSMiddleware on the application")
         self._guard = Guard(keywright, **options)
         self._client = client
         #: under which a connection keeps what this dependency, and no other, was told of it
