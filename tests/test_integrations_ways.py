@@ -526,22 +526,33 @@ def _two_levels(kw: Any, ran: Ran) -> fastapi.FastAPI:
         ran.append("ran")
         return sorted(caller.asked)
 
-    app = fastapi.FastAPI()
-    app.include_router(router)
+    app = fastapi.FastAPI(dependencies=[fastapi.Security(auth)])
+    app.include_router(router, prefix="/api")
     return app
 
 
-def test_a_router_and_its_route_charge_once(kw: Keywright) -> None:
-    """What a route needs beside its router is asked, and a request with both is one request of the quota."""
+@pytest.mark.parametrize("told", [True, False])
+def test_an_application_its_router_and_its_route_charge_once(
+    told: bool, kw: Keywright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What all of them need is asked at once; and charged once too where FastAPI would not tell of its routes."""
+    if not told:
+        monkeypatch.setattr(for_fastapi, "_route", lambda _scope: None)
     ran: Ran = []
-    client = TestClient(_two_levels(kw, ran))
-    whole, half = make(kw, limits=["1/day"]), make(kw, access="restricted", scopes=["things:write"])
+    client = TestClient(_two_levels(watched := Watched(kw), ran))
+    scopes = {} if not told else {"access": "restricted", "scopes": ["things:read", "things:write"]}
+    whole, half = make(kw, limits=["1/day"], **scopes), make(kw, access="restricted", scopes=["things:write"])
 
-    assert client.post("/things", headers=bearer(half)).status_code == 403
-    assert client.post("/things").status_code == 401
+    assert client.post("/api/things", headers=bearer(half)).status_code == 403
+    assert client.post("/api/things").status_code == 401
     assert ran == []
-    assert client.post("/things", headers=bearer(whole)).json() == ["things:read", "things:write"]
-    assert client.post("/things", headers=bearer(whole)).status_code == 429
+    watched.verdicts.clear()
+    assert client.post("/api/things", headers=bearer(whole)).json() == ["things:read", "things:write"]
+    assert len(watched.verdicts) == (1 if told else 3)
+    assert client.post("/api/things", headers=bearer(whole)).status_code == 429
+    if told:
+        rows = kw.installation.usage.report(group="resource").rows
+        assert [row.value for row in rows] == ["/api/things"]
 
 
 def test_a_hosts_own_handler_of_errors_changes_no_refusal(kw: Keywright) -> None:
@@ -552,7 +563,7 @@ def test_a_hosts_own_handler_of_errors_changes_no_refusal(kw: Keywright) -> None
     async def own(_request: Any, _error: Any) -> Response:
         return JSONResponse({"mine": True}, 418)
 
-    assert TestClient(app).post("/things").json()["code"] == "missing"
+    assert TestClient(app).post("/api/things").json()["code"] == "missing"
 
 
 def test_a_caller_cannot_be_overtaken_from_another_dependency(kw: Keywright) -> None:

@@ -118,14 +118,34 @@ class APIKeyAuth:
         app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
     async def _verdict(self, scope: asgi.Scope, needed: list[str]) -> Verdict:
-        """Ask once a connection. What a second dependency of the same route needs besides is asked, and not charged."""
+        """Ask once a connection, for all that its route needs of this dependency, wherever that is said.
+
+        Where FastAPI does not tell of the route, what is needed besides is asked when it is, and not charged.
+        """
         before: Verdict | None = scope.get(self._own)
         if before is not None and set(needed) <= set(before.asked):
             return before
-        known = asgi.told(scope, self._client(scope), getattr(scope.get("route"), "path", None))
+        route = _route(scope)
+        known = asgi.told(scope, self._client(scope), getattr(route, "path", None))
         if before is None:
-            return await self._guard.averify(known, needed)
+            return await self._guard.averify(known, dict.fromkeys([*needed, *_needed(route, self)]))
         return await self._guard.averify(known, dict.fromkeys([*before.asked, *needed]), cost=0)
+
+
+def _route(scope: asgi.Scope) -> Any:
+    """The route as it stands in the application, its routers' prefixes and dependencies included."""
+    return scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
+
+
+def _needed(route: Any, dependency: APIKeyAuth) -> Iterator[str]:
+    """Every scope that a route needs of a dependency: as the parameter that wants it, its routers and the application say."""
+    waiting = [getattr(route, "dependant", None)]
+    while waiting:
+        wanted = waiting.pop()
+        if getattr(wanted, "call", None) is dependency:
+            yield from getattr(wanted, "parent_oauth_scopes", None) or ()
+            yield from getattr(wanted, "own_oauth_scopes", None) or ()
+        waiting.extend(getattr(wanted, "dependencies", ()))
 
 
 class _Limits:
