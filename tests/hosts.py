@@ -431,7 +431,11 @@ def litestar_app(kw: Any, ran: Ran) -> Any:
 
     guarding = DefineMiddleware(for_litestar.KeywrightMiddleware, keywright=kw, **IN)
     return litestar.Litestar(
-        [things, plain, stream, opened, ws], middleware=[guarding], openapi_config=None, debug=False
+        [things, plain, stream, opened, ws],
+        middleware=[guarding],
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
     )
 
 

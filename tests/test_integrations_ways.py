@@ -368,7 +368,7 @@ def _litestar_unguarded(ran: Ran) -> Any:
     async def handler() -> None:
         ran.append("ran")
 
-    return asgi_client(litestar.Litestar([handler], openapi_config=None, debug=False))
+    return asgi_client(litestar.Litestar([handler], openapi_config=None, logging_config=None, debug=False))
 
 
 def _aiohttp_unguarded(ran: Ran) -> Any:
@@ -842,7 +842,9 @@ def test_guards_of_every_layer_are_asked_with_the_key(kw: Keywright) -> None:
 
     router = litestar.Router("/", route_handlers=[handler], guards=[for_litestar.HasScopes("things:read")])
     guarding = litestar.middleware.DefineMiddleware(for_litestar.KeywrightMiddleware, keywright=kw, **IN)
-    app = litestar.Litestar([router], middleware=[guarding], openapi_config=None, debug=False)
+    app = litestar.Litestar(
+        [router], middleware=[guarding], openapi_config=None, logging_config=None, debug=False
+    )
     whole = make(kw, access="restricted", scopes=["things:read", "things:write"], limits=["1/day"])
 
     with asgi_client(app) as send:
