@@ -168,6 +168,16 @@ class Reader:
         """A credential that was given by itself, unless there is one in the URL beside it."""
         return IN_URL if url and self._in_url(url) else given
 
+    def carriers(self, headers: Headers) -> list[bytes]:
+        """The headers that the one credential of a request came in; none where there is no one credential."""
+        presented = self.read(headers)
+        if isinstance(presented, Unproven):
+            return []
+        names = _CARRIERS.get(presented.scheme, (self._lone,))
+        there = [name for name in names if any(name == header for header, _ in headers)]
+        # beside Api-Key there may be an Authorization that is the host's own
+        return there[-1:] if presented.scheme == "api_key_auth" else there
+
     def _resolve(self, found: dict[bytes, bytes]) -> Presented | Unproven:
         scheme, value = "", b""
         if b"authorization" in found:
