@@ -57,6 +57,8 @@ _CARRIERS: Final[dict[str, tuple[bytes, ...]]] = {
     "key_user": (b"x-api-key", b"x-api-user"),
     "api_key_auth": (b"authorization", b"api-key"),
 }
+#: Every header that a credential can come in, but for a profile's own.
+CARRIERS: Final = frozenset(name for names in _CARRIERS.values() for name in names)
 _WORDS: Final = {b"bearer": "bearer", b"basic": "basic", b"api-key": "api_key_auth"}
 #: What a browser adds to the requests of a page, and programs do not. Node's own ``fetch`` sends ``Sec-Fetch-Mode``.
 _BROWSERS: Final = frozenset([b"origin", b"sec-fetch-site"])
