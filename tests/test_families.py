@@ -205,6 +205,7 @@ def test_another_familys_headers_change_nothing(door: Door, kw: Keywright, famil
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("family", OTHERS)
+@pytest.mark.security("T-09")
 def test_a_path_with_two_readings_is_refused(door: Door, key: Issued, family: str, target: str) -> None:
     """The target is read raw in every family: what upstreams read differently is refused, whatever it would lead to."""
     assert as_shown(ask(door, family, bearer(key), target=target)).code == "ambiguous_path"
@@ -227,6 +228,7 @@ def test_what_is_no_family_is_no_door(door: Door, key: Issued, path: str) -> Non
     assert door.get(path, [(METHOD, "GET"), (URI, "/things/1"), *bearer(key).items()]).status == 404
 
 
+@pytest.mark.security("T-64")
 def test_envoy_asks_as_it_was_asked(door: Door, key: Issued) -> None:
     """Method and target are those of the question itself, whatever the method; without a target it is misconfigured."""
     for method in ("GET", "HEAD", "POST", "PROPFIND", "QUERY", "OPTIONS"):

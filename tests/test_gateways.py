@@ -18,7 +18,7 @@ from keywright import Issued, Keywright
 from keywright.errors import Unavailable
 from keywright.gateways import IDENTITY, RECIPES
 from keywright.gateways.echo import Echo
-from keywright.gateways.probes import PROBES, Failed, Note, Seen, Through, probe
+from keywright.gateways.probes import PROBES, Note, Seen, Through, probe
 from keywright.presentations import presentations
 from keywright.testing import Clock, copied
 from processes import PATIENCE, Folder, Running, surroundings
@@ -170,7 +170,7 @@ def stage(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("gateways")
     with (
         copied(template, folder, clock=Clock()) as kw,
-        served(server(kw)) as keywright,
+        served(server(kw, trusted_proxies="127.0.0.1")) as keywright,
         echoing() as upstream,
         ExitStack() as ending,
     ):
@@ -278,6 +278,31 @@ def test_nothing_passes_while_keywright_is_away(stage: Stage, name: str, tmp_pat
             seen = through.send(headers)
 
             assert (seen.status, seen.arrived) == (DOWN[name], None)
+
+
+class From(Through):
+    """Requests that come from an address of this machine's own choosing: all of 127.0.0.0/8 is its own."""
+
+    def __init__(self, address: str, url: str, key: Issued) -> None:
+        super().__init__(url, "/things/1", list(bearer(key).items()))
+        self._address = address
+
+    def _connected(self) -> socket.socket:
+        return socket.create_connection((self.host, self.port), 10, source_address=(self._address, 0))
+
+
+@pytest.mark.security("T-35")
+@pytest.mark.parametrize("name", PROXIES)
+def test_an_address_cannot_be_made_up(stage: Stage, name: str) -> None:
+    """A key that is bound to an address works from there through every proxy, and from elsewhere by no header of a client's."""
+    key, url = make(stage.kw, allowed_ips=["127.0.0.3/32"]), stage.url(name)
+    forged = [("X-Forwarded-For", "127.0.0.3"), ("X-Real-IP", "127.0.0.3"), ("Forwarded", "for=127.0.0.3")]
+
+    right, wrong = From("127.0.0.3", url, key), From("127.0.0.2", url, key)
+
+    assert right.send(right.key).status == 200
+    assert wrong.send(wrong.key).code == "ip_not_allowed"
+    assert wrong.send([*wrong.key, *forged]).code == "ip_not_allowed"
 
 
 # ------------------------------------------------------------------------------------------------------------- the check
@@ -437,9 +462,3 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path, stage: Stage) -> None:
     ran = Folder(tmp_path)("gateway", "echo", "--port", str(stage.upstream))
 
     assert (ran.code, "cannot be listened on" in ran.err) == (3, True)
-
-
-def test_a_probe_says_what_it_saw() -> None:
-    """A row that fails is a value, not a traceback."""
-    assert issubclass(Failed, Exception)
-    assert not issubclass(Note, Failed)

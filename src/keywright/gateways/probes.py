@@ -120,7 +120,7 @@ class Through:
                 connection.sendall(head + body)
                 return self._read(connection, method)
         except (OSError, http.client.HTTPException) as trouble:
-            said = str(trouble) or type(trouble).__name__
+            said = getattr(trouble, "strerror", None) or str(trouble) or type(trouble).__name__
             raise Unavailable(
                 f"{self._named} gave no answer to {method} {target or self.path}: {said}"
             ) from None
@@ -186,8 +186,7 @@ def _allowed(through: Through, more: Headers = (), **what: Any) -> Seen:
 def _right_key(through: Through) -> str:
     seen = through.send(through.key)
     if seen.arrived is None:
-        why = "" if seen.status >= 400 else "; is `keywright gateway echo` behind the proxy?"
-        raise Failed(f"a request with the key was answered {seen.shown}{why}")
+        raise Failed(f"a request with the key was answered {seen.shown}{_why(seen)}")
     # nginx passes on no header that is empty, and a key that may do all has no scopes
     strange = [
         name for name, values in _identity(seen).items() if len(values) != 1 and (values or name != "scopes")
@@ -198,6 +197,13 @@ def _right_key(through: Through) -> str:
     if seen.arrived["target"] != through.path:
         raise Failed(f"{through.path} arrived as {seen.arrived['target']}")
     return f"{seen.status}, as {seen.came('x-keywright-account')[0]}"
+
+
+def _why(seen: Seen) -> str:
+    """What to look at where a right key does not get through."""
+    if seen.status >= 500:
+        return "; does Keywright answer the proxy, and `keywright gateway echo`?"
+    return "" if seen.status >= 400 else "; is `keywright gateway echo` behind the proxy?"
 
 
 def _no_key(through: Through) -> str:
