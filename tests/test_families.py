@@ -238,6 +238,13 @@ def test_envoy_asks_as_it_was_asked(door: Door, key: Issued) -> None:
     assert ask(door, "envoy", bearer(key), target="/things/1?authorization=x").code == "ambiguous"
 
 
+def test_a_decoded_path_is_not_decided_on(door: Door, key: Issued) -> None:
+    """Behind a server that hands on no raw path Envoy's target cannot be known, and is refused."""
+    reply = door.get("/authz/envoy/shop/things%2f1", bearer(key), raw_path=False)
+
+    assert (reply.status, reply.code) == (400, "gateway_misconfigured")
+
+
 def test_envoy_is_told_to_hide_what_the_key_came_in(door: Door, kw: Keywright, key: Issued) -> None:
     """For each scheme the headers of the credential are named, and no other that the request has."""
     keyspace = kw.installation.keys.keyspace_of(key.key)

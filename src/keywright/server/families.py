@@ -108,11 +108,11 @@ def _read_original(scope: Scope) -> tuple[bytes, Pairs]:
 
 
 def _read_line(scope: Scope) -> tuple[bytes, Pairs]:
-    """Envoy asks as it was asked: the method, and the target behind the gate."""
+    """Envoy asks as it was asked: the method, and the target behind the gate. Where only a decoded path is left, none is read."""
     gate, slash, path = scope["raw_path"].split(b"/", 3)[3].partition(b"/")
     query = scope["query_string"]
     said = [(METHOD, scope["method"].encode("latin-1"))]
-    if slash:
+    if slash and "keywright.guessed" not in scope:
         said.append((TARGET, slash + path + b"?" + query if query else slash + path))
     return gate, said
 

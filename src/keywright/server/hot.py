@@ -98,6 +98,7 @@ class Hot:
         path: bytes | None = scope.get("raw_path")
         if path is None:  # ASGI lets a server leave it out
             path = scope["raw_path"] = quote(scope["path"]).encode()
+            scope["keywright.guessed"] = True
         door = self._exact.get(path)
         if door is None:
             if path.startswith(forward_auth.PREFIX):
