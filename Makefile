@@ -14,7 +14,7 @@ READY := .venv/.ready
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 VENDORED := src/keywright/server/swagger_ui
 
-.PHONY: help browser run test check bench requirements proof screenshots format vendor clean
+.PHONY: help browser proxies run test check bench requirements proof screenshots format vendor clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -34,7 +34,15 @@ browser:
 		{ $$root apt-get update -qq && $$root apt-get install -qq chromium; } >/dev/null 2>&1 \
 		|| echo "that did not work: install Chromium, or name one in KEYWRIGHT_TEST_BROWSER"
 
-test: $(READY) browser ## every test
+# A file that says so keeps what is installed from being started: nobody asked for a web server on port 80.
+proxies:
+	@if test -x /usr/sbin/nginx && test -x /usr/sbin/haproxy; then exit 0; fi; \
+		echo "installing nginx and HAProxy (once) …"; if test $$(id -u) = 0; then root=; else root="sudo -n"; fi; quiet=/usr/sbin/policy-rc.d; \
+		{ if test -e $$quiet; then mine=; else mine=y; printf '#!/bin/sh\nexit 101\n' | $$root tee $$quiet; $$root chmod 755 $$quiet; fi; \
+		$$root apt-get update -qq; code=0; $$root apt-get install -qq nginx haproxy || code=$$?; test -z "$$mine" || $$root rm -f $$quiet; test $$code = 0; } >/dev/null 2>&1 \
+		|| echo "that did not work: install nginx and haproxy"
+
+test: $(READY) browser proxies ## every test
 	@$(RUN)/pytest -n logical --maxprocesses 4 --dist worksteal
 
 check: $(READY) ## format, lint, types, import rules, docs, no credential in the repository

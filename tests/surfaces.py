@@ -212,6 +212,30 @@ def host(kw: Keywright, routes: dict[tuple[str, str], tuple[str, tuple[str, ...]
     return app
 
 
+# ------------------------------------------------------------------------------------------------------- forward-auth
+
+FAMILIES = ("forward", "nginx", "accel", "envoy")
+
+
+def held_back(
+    family: str, gate: str, method: str, target: str, headers: Given = ()
+) -> tuple[str, str, Pairs]:
+    """How a proxy of a family asks about a request that it holds back: by which method, where, with which headers."""
+    if family == "envoy":
+        return method, f"/authz/envoy/{gate}{target}", pairs(headers)
+    prefix = "x-forwarded" if family == "forward" else "x-original"
+    said = [(f"{prefix}-method", method), (f"{prefix}-uri", target)]
+    return "GET", f"/authz/{family}/{gate}", [*pairs(said), *pairs(headers)]
+
+
+def as_shown(reply: Reply) -> Reply:
+    """What the client is shown of an answer: nginx's ``auth_request`` has the whole of a refusal in two headers."""
+    status, body = reply.get("x-authz-status"), reply.get("x-authz-body")
+    if status is None or body is None:
+        return reply
+    return Reply(int(status), reply.headers, body.encode("latin-1"))
+
+
 # --------------------------------------------------------------------------------------------------------- real ports
 
 

@@ -46,6 +46,8 @@ NEVER = {
     "POST /v1/webhooks/{webhook_id}/verify",  # the challenge that the address was sent
     "GET /.well-known/security.txt",  # no contact is set
     "GET /authz/forward/{gate}",  # no proxy asks
+    "GET /authz/nginx/{gate}",
+    "GET /authz/accel/{gate}",
     "POST /v1/keys/{key_id}/rotate/finish",  # a rotation is forced, so none is under way
     "POST /v1/keys/{key_id}/rotate/cancel",
 }

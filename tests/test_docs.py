@@ -16,6 +16,7 @@ import keywright
 from conftest import make
 from keywright import Keywright, courier, credential, events, misuse, profiles, schemes
 from keywright.errors import CODES
+from keywright.gateways.probes import PROBES
 from keywright.schemes import SCHEMES
 from keywright.server.metrics import METRICS, written_name
 from keywright.server.self_service import partna
@@ -224,6 +225,19 @@ def test_every_metric_is_explained() -> None:
     alerts = set(re.findall(r"keywright_\w+", text.split("### Alerts", 1)[1]))
     assert alerts - names == {"keywright_verification_duration_seconds_bucket"}
     assert len(alerts) > 10
+
+
+def test_every_probe_of_a_gateway_is_explained() -> None:
+    """``docs/gateways.md`` has every row of ``keywright gateway check``, as it is said there, and each proxy a section."""
+    text = read("docs/gateways.md")
+    explained = rows(section(text, "What check sends"), 2)
+
+    assert {name: cells[0] for name, cells in explained.items()} == {
+        name: sentence for name, (sentence, _) in PROBES.items()
+    }
+    assert all(
+        section(text, heading) for heading in ("nginx", "nginx-accel", "Traefik", "Caddy", "Envoy", "HAProxy")
+    )
 
 
 def test_every_event_is_explained() -> None:

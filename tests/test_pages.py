@@ -181,7 +181,7 @@ def test_every_reference_leads_somewhere(door: Door) -> None:
 def test_the_doors_in_front_are_described(door: Door, kw: Keywright) -> None:
     """Every door in front of the framework is in the description, and every one described answers."""
     described = operations(door)
-    things = {"gate": "shop", "place": "every.production", "page": "usage"}
+    things = {"gate": "shop", "place": "every.production", "page": "usage", "target": "things/1"}
     for path in FRONT:
         method = next(iter(FRONT[path]))
         assert f"{method.upper()} {path}" in described

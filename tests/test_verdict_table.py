@@ -17,7 +17,7 @@ from conftest import make
 from keywright import Issued, Keywright, credential, profiles
 from keywright.errors import CODES
 from keywright.testing import Clock, copied
-from surfaces import Door, Reply, example, host, manager, server
+from surfaces import FAMILIES, Door, Reply, as_shown, example, held_back, host, manager, server
 
 
 class System(NamedTuple):
@@ -498,8 +498,9 @@ def through_all(stage: Stage, carrier: Carrier, case: Case) -> dict[str, Said]:
     found |= _library(stage, carrier, raw, scopes, method, target)
     found |= _verify(stage, carrier, case, scopes, method, target)
     gate = system.gate if scopes else f"{carrier.keyspace}.production"
-    proxied = [("X-Forwarded-Method", method), ("X-Forwarded-Uri", target), *raw]
-    found["forward-auth"] = heard(stage.server.send("GET", f"/authz/forward/{gate}", proxied))
+    for family in FAMILIES:
+        asking = held_back(family, gate, method, target, raw)
+        found[f"forward-auth, {family}"] = heard(as_shown(stage.server.send(*asking)))
     return found
 
 

@@ -16,7 +16,19 @@ from keywright.server.problems import Reply
 from keywright.server.wire import Wire
 from keywright.testing import Clock
 from keywright.times import SECOND
-from surfaces import Given, exchange, manager, pairs, request, served, server, statuses, token
+from surfaces import (
+    FAMILIES,
+    Given,
+    exchange,
+    held_back,
+    manager,
+    pairs,
+    request,
+    served,
+    server,
+    statuses,
+    token,
+)
 
 pytestmark = pytest.mark.stores
 
@@ -65,6 +77,8 @@ def asked(kw: Keywright) -> list[tuple[str, str, Given, bytes, bool]]:
     """Requests to the hot doors, and whether each is answered on the spot."""
     right, narrow, ended = make(kw), make(kw, access="restricted", scopes=["things:read"]), make(kw)
     kw.keys.invalidate(ended.key.id)
+    spent = make(kw, limits=["1/day"])
+    kw.verify(bearer(spent), keyspace="every", environment="production")
     caller = [("Content-Type", "application/json"), *manager(kw).items()]
     shop, every, verify = "/authz/forward/shop", "/authz/forward/every.production", "/v1/verify"
     question = {"keyspace": "every", "environment": "production", "scopes": ["things:read"]}
@@ -83,6 +97,20 @@ def asked(kw: Keywright) -> list[tuple[str, str, Given, bytes, bool]]:
         ("GET", every, [*GET, *GET, *pairs(bearer(right))], b"", False),
         ("GET", shop, [GET[0], ("X-Forwarded-Uri", "/things/..%2f1"), *pairs(bearer(right))], b"", False),
         ("GET", shop, [*GET, *pairs(bearer(right)), *[(f"X-{n}", "a") for n in range(100)]], b"", False),
+        *[
+            (*held_back(family, "shop", method, target, pairs(bearer(one)) if one else ()), b"", spot)
+            for family in FAMILIES[1:]
+            for method, target, one, spot in (
+                ("GET", "/things/1?page=2", right, True),
+                ("HEAD", "/things/1", None, True),
+                ("POST", "/things", narrow, True),
+                ("GET", "/things/1", spent, True),
+                ("GET", "/things/..%2f1", right, False),
+            )
+        ],
+        ("HEAD", "/authz/nginx/shop", [("X-Original-Method", "GET"), ("X-Original-URI", "/a")], b"", True),
+        ("GET", "/authz/nginx/shop", [*GET, *pairs(bearer(right))], b"", False),
+        ("GET", "/authz/envoy/shop/things/1?a#b", pairs(bearer(right)), b"", False),
         ("POST", verify, caller, body(token=token(right)), True),
         ("POST", verify, caller, body(token=token(narrow), method="GET"), True),
         ("POST", verify, caller, body(token=token(ended)), True),

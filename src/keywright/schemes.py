@@ -57,6 +57,8 @@ _CARRIERS: Final[dict[str, tuple[bytes, ...]]] = {
     "key_user": (b"x-api-key", b"x-api-user"),
     "api_key_auth": (b"authorization", b"api-key"),
 }
+#: Every header that a credential can come in, but for a profile's own.
+CARRIERS: Final = frozenset(name for names in _CARRIERS.values() for name in names)
 _WORDS: Final = {b"bearer": "bearer", b"basic": "basic", b"api-key": "api_key_auth"}
 #: What a browser adds to the requests of a page, and programs do not. Node's own ``fetch`` sends ``Sec-Fetch-Mode``.
 _BROWSERS: Final = frozenset([b"origin", b"sec-fetch-site"])
@@ -167,6 +169,16 @@ class Reader:
     def beside(self, given: Presented | Unproven, url: str | bytes | None) -> Presented | Unproven:
         """A credential that was given by itself, unless there is one in the URL beside it."""
         return IN_URL if url and self._in_url(url) else given
+
+    def carriers(self, headers: Headers) -> list[bytes]:
+        """The headers that the one credential of a request came in; none where there is no one credential."""
+        presented = self.read(headers)
+        if isinstance(presented, Unproven):
+            return []
+        names = _CARRIERS.get(presented.scheme, (self._lone,))
+        there = [name for name in names if any(name == header for header, _ in headers)]
+        # beside Api-Key there may be an Authorization that is the host's own
+        return there[-1:] if presented.scheme == "api_key_auth" else there
 
     def _resolve(self, found: dict[bytes, bytes]) -> Presented | Unproven:
         scheme, value = "", b""

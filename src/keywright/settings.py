@@ -161,6 +161,7 @@ _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 OTHERS: Final = {
     "KEYWRIGHT_CONFIG": "The TOML file of settings, where --config names none.",
     "KEYWRIGHT_URL": "The server that the command works on, where --url names none.",
+    "KEYWRIGHT_GATEWAY_KEY": "A customer's key, for `keywright gateway check`.",
     "KEYWRIGHT_KEY": "The management key for that server, where --key gives none.",
     "KEYWRIGHT_KEY_FILE": "A file that holds it.",
     "KEYWRIGHT_DEBUG": "1 makes the command log all it does, and show where a fault of its own arose.",

@@ -34,6 +34,7 @@ COMMANDS = {
     "audit": ("audit", "Read, prove and export the audit trail."),
     "alerts": ("alerts", "List, acknowledge and resolve signs of misuse."),
     "webhooks": ("webhooks", "Endpoints that are told what happens."),
+    "gateway": ("gateway", "Configurations of proxies, and whether a proxy lets through what it should."),
     "scan": ("scan", "Find credentials in files, where they should not be."),
     "explain": ("explain", "Say what is wrong with pasted request headers."),
     "why": ("why", "Say why a request was really refused."),

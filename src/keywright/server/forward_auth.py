@@ -23,9 +23,9 @@ _METHODS: Final = {
     name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 }
 #: The headers that a family's proxies send.
-_METHOD_HEADER: Final = b"x-forwarded-method"
-_TARGET_HEADER: Final = b"x-forwarded-uri"
-FORWARD: Final = frozenset({_METHOD_HEADER, _TARGET_HEADER})
+METHOD: Final = b"x-forwarded-method"
+TARGET: Final = b"x-forwarded-uri"
+FORWARD: Final = frozenset({METHOD, TARGET})
 
 #: What a method can look like: ``VERSION-CONTROL`` and ``M-SEARCH`` are some.
 _METHOD: Final = re.compile(rb"\A[A-Za-z-]{1,20}\Z")
@@ -91,7 +91,7 @@ def read(headers: Pairs) -> tuple[str, bytes] | None:
     method = target = None
     for name, value in headers:
         if name in FORWARD:
-            if name == _METHOD_HEADER:
+            if name == METHOD:
                 method = value if method is None else b""
             else:
                 target = value if target is None else b""

@@ -19,7 +19,7 @@ from keywright.engine import Engine, Given
 from keywright.errors import Invalid, KeywrightError, Unavailable
 from keywright.installation import Installation, new_request_id
 from keywright.model import MANAGEMENT, Actor, Ask, KeyRecord, Verdict
-from keywright.server import callers, forward_auth, self_service
+from keywright.server import callers, families, forward_auth, self_service
 from keywright.server.bodies import BODY_LIMIT, CutOff, TooLarge, accept_json, read_body, refuse_twins
 from keywright.server.callers import Caller
 from keywright.server.problems import (
@@ -98,9 +98,16 @@ class Hot:
         path: bytes | None = scope.get("raw_path")
         if path is None:  # ASGI lets a server leave it out
             path = scope["raw_path"] = quote(scope["path"]).encode()
+            scope["keywright.guessed"] = True
         door = self._exact.get(path)
         if door is None:
-            door = self._forward if path.startswith(forward_auth.PREFIX) else self._slow
+            if path.startswith(forward_auth.PREFIX):
+                door = self._forward
+            elif (family := families.of(path)) is not None:
+                door = self._forward
+                scope, send = families.wording(family, scope, send, self._gates)
+            else:
+                door = self._slow
         if self._https and path not in (b"/livez", b"/readyz"):
             if not self._came_by_https(scope):
                 detail = "This address is served over HTTPS only; nothing of the request was read."
@@ -126,7 +133,10 @@ class Hot:
         """
         if path in self._gates:
             return self._forward_at_once
-        return self._verify_at_once if path == b"/v1/verify" else None
+        if path == b"/v1/verify":
+            return self._verify_at_once
+        family = families.of(path)
+        return None if family is None else families.at_once(family, self._forward_at_once, self._gates)
 
     def _forward_at_once(self, scope: Scope, _body: bytes) -> Steps:
         headers, now = scope["headers"], self._clock()

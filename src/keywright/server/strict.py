@@ -78,7 +78,7 @@ class Strict(HttpToolsProtocol):
             self.transport.close()
 
 
-class _Doubtful(Exception):
+class Doubtful(Exception):
     """A head can be read in more than one way: the parser then answers 400 and closes."""
 
 
@@ -88,6 +88,6 @@ def _weigh(told: list[tuple[bytes, bytes]], version: str) -> None:
     codings = [value.lower() for name, value in told if name == b"transfer-encoding"]
     named = len(hosts) == 1 and _HOST.match(hosts[0]) is not None
     if not (named or (version == "1.0" and not hosts)):
-        raise _Doubtful
+        raise Doubtful
     if codings and (codings != [b"chunked"] or version == "1.0"):
-        raise _Doubtful
+        raise Doubtful

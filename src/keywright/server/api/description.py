@@ -106,9 +106,19 @@ _ASK: Final[dict[str, Any]] = {
 }
 #: Where too many attempts, or reports, are turned away.
 _GUARDED: Final = ("/v1/session", "/v1/leaks")
+_KEY: Final[list[dict[str, list[str]]]] = [{"customerKey": []}]
+
+
+def _door(summary: str, *more: dict[str, Any]) -> dict[str, Any]:
+    """A door of forward-auth."""
+    gate = _named("gate", "A named gate, or {keyspace}.{environment}.")
+    errors = (400, 401, 403, 404, 429, 503)
+    said = _open(summary, {}, *errors, parameters=[*gate, *more], tags=["verify"])
+    return {"get": said | {"security": _KEY}}
+
+
 _BODY_ERRORS: Final = (400, 401, 403, 404, 413, 415, 422, 503)
 _PLACE: Final = _named("place", "A keyspace and an environment, {keyspace}.{environment}.")
-_KEY: Final[list[dict[str, list[str]]]] = [{"customerKey": []}]
 #: The doors in front of FastAPI, and the pages for everybody.
 FRONT: Final[dict[str, dict[str, Any]]] = {
     "/v1/verify": {
@@ -127,16 +137,13 @@ FRONT: Final[dict[str, dict[str, Any]]] = {
         )
         | {"security": [{"managementKey": []}]}
     },
-    "/authz/forward/{gate}": {
-        "get": _open(
-            "Say to a proxy, by any method, whether it may forward a request",
-            {},
-            *(400, 401, 403, 404, 429, 503),
-            parameters=_named("gate", "A named gate, or {keyspace}.{environment}."),
-            tags=["verify"],
-        )
-        | {"security": _KEY}
-    },
+    "/authz/forward/{gate}": _door("Say to a proxy, by any method, whether it may forward a request"),
+    "/authz/nginx/{gate}": _door("Say so to nginx's auth_request, to which 400 and 429 are 403"),
+    "/authz/accel/{gate}": _door("Say so to nginx, and lead it on with X-Accel-Redirect"),
+    "/authz/envoy/{gate}/{target}": _door(
+        "Say so to Envoy's ext_authz, of the method and the target that it asks with",
+        *_named("target", "The path of the request that is held back, with its query."),
+    ),
     "/k/{place}/whoami": {
         "get": _open("Who am I?", _ANY, 401, 403, 404, 503, parameters=_PLACE, tags=["self-service"])
         | {"security": _KEY}
