@@ -303,6 +303,11 @@ def test_nginx_is_told_of_trouble(kw: Keywright, key: Issued) -> None:
 def test_a_target_with_a_fragment_is_refused(kw: Keywright, key: Issued) -> None:
     """What the server's URL parser would cut off is refused: the path that is decided on is the one that was sent."""
     with served(server(kw)) as port:
-        for target in ("/authz/envoy/shop/things/1#/../../admin", "/authz/envoy/shop/things#1", "/livez#x"):
+        for target in (
+            "/authz/envoy/shop/things/1#/../../admin",
+            "/authz/envoy/shop/things?a#b",
+            "/v1/verify?a#b",
+            "/livez#x",
+        ):
             found = exchange(port, request("GET", target, pairs(bearer(key)), close=False))
             assert statuses(found) == [400]

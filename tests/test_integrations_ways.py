@@ -39,8 +39,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from conftest import bearer, make
 from hosts import DJANGO, IN, SOCKETS, Ran, Watched, asgi_client, django_settings, shown, wsgi_client
-from keywright import Issued, Keywright
-from keywright.answers import NOWHERE
+from keywright import Issued, Keywright, Unavailable
 from keywright.integrations import aiohttp as for_aiohttp
 from keywright.integrations import asgi, drf, wsgi
 from keywright.integrations import django as for_django
@@ -323,17 +322,26 @@ def test_nobody_refused_becomes_a_caller(kw: Keywright) -> None:
 
 def test_a_success_is_never_dressed_as_trouble(kw: Keywright) -> None:
     """Where the keyspace's words are lost after a request was let in, its answer is given no header of a refusal."""
-
-    class Lost(Watched):
-        def answer(self, verdict: Verdict) -> Any:
-            return NOWHERE.of(msgspec.structs.replace(verdict, code="unavailable", retry_after=1))
-
     told = Told(
         [(b"authorization", bearer(make(kw, limits=["5/day"]))["Authorization"].encode())], b"/", "GET", None
     )
-    guard = Guard(Lost(kw), **IN)
+    guard = Guard(kw, **IN)
+    verdict = guard.verify(told)
+    kw.installation.cache.forget(0)
+    kw.installation.lookup.keyspace = lost  # type: ignore[method-assign]
 
-    assert [name for name, _ in guard.limits_headers(guard.verify(told))] == ["RateLimit-Policy", "RateLimit"]
+    assert [name for name, _ in guard.limits_headers(verdict)] == [
+        "RateLimit-Policy",
+        "RateLimit",
+        "Cache-Control",
+    ]
+    refused = guard.refusal(msgspec.structs.replace(verdict, code="invalid"))
+    assert (refused.status, json.loads(refused.body)["title"]) == (503, "The service cannot answer right now")
+
+
+def lost(_name: str) -> None:
+    """A look-up of a store that is gone."""
+    raise Unavailable("the store does not answer")
 
 
 def test_who_calls_is_enough_only_where_no_scope_is_asked(kw: Keywright) -> None:

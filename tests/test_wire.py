@@ -110,7 +110,6 @@ def asked(kw: Keywright) -> list[tuple[str, str, Given, bytes, bool]]:
         ],
         ("HEAD", "/authz/nginx/shop", [("X-Original-Method", "GET"), ("X-Original-URI", "/a")], b"", True),
         ("GET", "/authz/nginx/shop", [*GET, *pairs(bearer(right))], b"", False),
-        ("GET", "/authz/envoy/shop/things/1?a#b", pairs(bearer(right)), b"", False),
         ("POST", verify, caller, body(token=token(right)), True),
         ("POST", verify, caller, body(token=token(narrow), method="GET"), True),
         ("POST", verify, caller, body(token=token(ended)), True),

@@ -23,7 +23,7 @@ from typing import Final, Literal, Protocol, TypeVar
 import msgspec
 
 from keywright import credential, limits, policy, propagation
-from keywright.answers import RETRY_WHEN_UNAVAILABLE
+from keywright.answers import NOWHERE, RETRY_WHEN_UNAVAILABLE, Answer
 from keywright.blocks import Blocks, Spent
 from keywright.cache import Cache, Compiled, Entry
 from keywright.credential import Spelled
@@ -405,6 +405,14 @@ class Engine:
             compiled = Compiled(*found)
             self._cache.put_keyspace(compiled)
         return compiled
+
+    def answer(self, verdict: Verdict) -> Answer:
+        """What a client is answered with. Where its keyspace cannot be read, nothing of its words is needed for that."""
+        try:
+            return self.compiled(verdict.keyspace, stale=verdict.code == "unavailable").answers.of(verdict)
+        except Unavailable:
+            told = verdict if verdict.valid else msgspec.structs.replace(verdict, code="unavailable")
+            return NOWHERE.of(told)
 
     def fresh(self, now: int) -> bool:
         """Bring memory up to date; ``True`` where the store is gone and memory is all there is.

@@ -14,9 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakSet
 
-import msgspec
-
-from keywright import __version__, answers
+from keywright import __version__
 from keywright import keyring as keyrings
 from keywright import limits as arithmetic
 from keywright.answers import Answer
@@ -587,12 +585,7 @@ class Keywright:
 
     def answer(self, verdict: Verdict) -> Answer:
         """What to answer a refused request with: status, headers and body, verbatim."""
-        try:
-            return self.installation.engine.compiled(verdict.keyspace).answers.of(verdict)
-        except (
-            Unavailable
-        ):  # the store is gone, and the keyspace with it, whose words are not needed for this
-            return answers.NOWHERE.of(msgspec.structs.replace(verdict, code="unavailable"))
+        return self.installation.engine.answer(verdict)
 
     def close(self) -> None:
         """Write what was counted and close the database."""

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypedDict, TypeVar
 
 import msgspec
 
-from keywright.answers import Answer, rate_headers
+from keywright.answers import Answer
 from keywright.model import Access, LimitState, Verdict
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -126,9 +126,7 @@ class Guard:
 
     def limits_headers(self, verdict: Verdict) -> list[tuple[str, str]]:
         """What the answer to an allowed request says besides: its limits, and that nobody stores it."""
-        status, headers, _ = self._keywright.answer(verdict)
-        # where the store was lost in between, what is said is that; the request was let in all the same
-        return headers if status == 200 else rate_headers(verdict)
+        return self._keywright.answer(verdict).headers
 
     def preflight(self, told: Told) -> Answer | None:
         """The answer to a browser's preflight, where they are answered here."""

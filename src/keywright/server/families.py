@@ -34,7 +34,7 @@ class Family(NamedTuple):
 def of(path: bytes) -> Family | None:
     """The family that a path belongs to, if it is one of these."""
     parts = path.split(b"/", 3)
-    if len(parts) < 4 or not path.startswith(PREFIX) or b"#" in path:
+    if len(parts) < 4 or not path.startswith(PREFIX):
         return None
     return FAMILIES.get(parts[2])
 
@@ -51,8 +51,6 @@ def at_once(family: Family, forward: AtOnce, gates: Mapping[bytes, Gate]) -> AtO
     """What answers a family's question without a wait, given what answers the first's."""
 
     def answer(scope: Scope, body: bytes) -> Steps:
-        if b"#" in scope["query_string"]:
-            return None  # no target has a fragment, and the ordinary way leaves it out
         asked = told(family, scope)
         reply = yield from forward(asked, body)
         if reply is None:

@@ -43,7 +43,7 @@ from keywright.server.problems import (
 )
 from keywright.server.proxies import canonical, client_address, is_trusted
 from keywright.server.question import BATCH_ITEMS, MOST_HEADERS, checked, decode, decode_batch
-from keywright.server.said import Said, answer_to, limits_as_lines, said, say
+from keywright.server.said import Said, limits_as_lines, said, say
 from keywright.server.watch import Watch
 from keywright.settings import Settings
 
@@ -286,7 +286,7 @@ class Hot:
         return await self.caller(scope, send)
 
     async def _refuse(self, scope: Scope, send: Send, verdict: Verdict) -> None:
-        answer = answer_to(self._engine, verdict)
+        answer = self._engine.answer(verdict)
         await respond(scope, send, answer.status, say_headers(answer.headers), answer.body)
 
     # -------------------------------------------------------------------------------------------------- forward-auth

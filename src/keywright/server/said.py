@@ -13,7 +13,6 @@ from keywright import shown
 from keywright.answers import Answer, rate_headers, say_headers
 from keywright.cache import Compiled, Entry
 from keywright.engine import Engine
-from keywright.errors import Unavailable
 from keywright.model import LimitKind, LimitState, Verdict
 from keywright.server.problems import lines_of
 
@@ -54,7 +53,7 @@ class Said(msgspec.Struct, frozen=True):
 
 def said(engine: Engine, verdict: Verdict) -> Said:
     """A verdict as ``/v1/verify`` says it to an authorised caller."""
-    return _said(answer_to(engine, verdict), verdict)
+    return _said(engine.answer(verdict), verdict)
 
 
 def _said(answer: Answer, verdict: Verdict) -> Said:
@@ -138,19 +137,4 @@ def _with_places(text: bytes) -> bytes:
     return text
 
 
-def answer_to(engine: Engine, verdict: Verdict) -> Answer:
-    """What the client is answered with."""
-    try:
-        return engine.compiled(verdict.keyspace, stale=verdict.code == "unavailable").answers.of(verdict)
-    except Unavailable:
-        # The keyspace itself cannot be read: say so in the plain shape.
-        headers = [
-            ("Retry-After", "1"),
-            ("Cache-Control", "no-store"),
-            ("Content-Type", "application/problem+json"),
-        ]
-        body = _encode({"code": "unavailable", "status": 503, "request_id": verdict.request_id})
-        return Answer(503, headers, body)
-
-
-__all__ = ["Said", "answer_to", "limits_as_lines", "said", "say"]
+__all__ = ["Said", "limits_as_lines", "said", "say"]

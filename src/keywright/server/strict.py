@@ -10,6 +10,8 @@ LONGEST_HEAD: Final = 128 * 1024
 #: How often a client may be seen to owe the rest of a request. It is looked every 5 seconds (``server.app``): whoever has not
 #: sent a request within 25 is not waited for.
 MOST_LOOKS: Final = 4
+#: ``#``, as a number: that is quicker to look for.
+_FRAGMENT: Final = ord("#")
 #: Headers that are weighed before anything else.
 _TELLING: Final = frozenset((b"host", b"transfer-encoding", b"expect"))
 #: What a ``Host`` can be: a name or an address, and a port. Nothing is decided by it, so none is refused for its name.
@@ -56,6 +58,8 @@ class Strict(HttpToolsProtocol):
 
     def weigh(self) -> None:
         """Note that the head has ended, and refuse it where it is doubtful."""
+        if _FRAGMENT in self.url:
+            raise Doubtful  # no target has one (RFC 9112 3.2), and uvicorn would leave it out
         told = [header for header in self.headers if header[0] in _TELLING]
         if told != self._weighed:
             _weigh(told, self.parser.get_http_version())

@@ -17,7 +17,7 @@ from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from keywright.server.problems import AtOnce, Reply, Steps, lines_of
-from keywright.server.strict import Doubtful, Strict
+from keywright.server.strict import Strict
 
 #: Of requests that came together, how many are answered before the other connections have their turn.
 MOST_AT_ONCE: Final = 16
@@ -123,8 +123,6 @@ class Wire(Strict):
         path, _, query = self.url.partition(b"?")
         door = None if self._find is None else self._find(path)
         if door is None or not self._is_free():
-            if b"#" in path:
-                raise Doubtful  # no target has a fragment, and uvicorn would leave it out
             self._go_on()
             return
         asked = self._asked
