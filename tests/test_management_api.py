@@ -220,6 +220,7 @@ ROUTES: dict[str, Route] = {
         "keys:read", bad_queries=(*_BAD_PAGES, "sort=secret", "sort=name;x", "hygiene=dirty"), foreign=False
     ),
     "GET /v1/keys/{key_id}": Route("keys:read"),
+    "GET /v1/keys/{key_id}/limits": Route("usage:read"),
     "PATCH /v1/keys/{key_id}": Route(
         "keys:write",
         {"name": "New name"},

@@ -159,6 +159,13 @@ def _used(on: Remote) -> str:
     return key.key.id
 
 
+def _charged(on: Remote) -> str:
+    on.kw.accounts.limit("globex", ["9/month"])
+    key = make(on.kw, limits=["5/day", "credits:7"])
+    assert on.kw.verify(bearer(key), keyspace="every", environment="production", method="GET")
+    return key.key.id
+
+
 def _address(_on: Remote) -> str:
     return f"a{token_hex(4)}@globex.example"
 
@@ -219,6 +226,7 @@ COMMANDS: dict[str, Verb | str] = {
     ),
     "keys list": Verb("--keyspace every --team sales --limit 1", _key, once=True),
     "keys get": Verb("{}", _rotating, once=True),
+    "keys limits": Verb("{}", _charged, once=True),
     "keys edit": Verb("{} --name New --access read_only --limit none --expires never --allow-ip any", _key),
     "keys rotate": Verb("{} --grace 1h --start first_use", _key),
     "keys finish": Verb("{}", _rotating),

@@ -29,7 +29,7 @@ from keywright.desk.keys import UNSET
 from keywright.desk.refusals import Refused
 from keywright.desk.usage import Report, UsageRow
 from keywright.errors import CallerError, Denied, Invalid, NotFound, Unavailable
-from keywright.limits import check_cost
+from keywright.limits import Standing, check_cost
 from keywright.model import (
     Account,
     Actor,
@@ -267,6 +267,11 @@ class Keys(Noun):
     def get(self, key_id: str) -> Key:
         """Read one. Raises ``NotFound``."""
         return received.key(self._ask("GET", f"/v1/keys/{place(key_id)}"))
+
+    def limits(self, key_id: str) -> Sequence[Standing]:
+        """What a key's use is taken from, and how much of each limit is taken. Raises ``NotFound``."""
+        found = self._ask("GET", f"/v1/keys/{place(key_id)}/limits")["items"]
+        return tuple(received.standing(one) for one in found)
 
     def list(self, **narrow: Any) -> Page:  # the verb of every surface
         """Some keys, newest first unless ``sort`` says otherwise. Raises ``Invalid`` or ``NotFound``."""

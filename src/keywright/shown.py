@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from keywright import events, reasons
+from keywright.limits import Standing
 from keywright.model import (
     Account,
     Alert,
@@ -148,6 +149,16 @@ def still_stale(travelled: Propagation) -> str | None:
 def limit(item: Limit) -> dict[str, Any]:
     """One limit."""
     return {"name": item.name, "kind": item.kind, "limit": item.limit, "per": item.per}
+
+
+def standing(one: Standing) -> dict[str, Any]:
+    """A limit with how much of it is taken, and whose it is."""
+    return limit(one.limit) | {
+        "of": one.whose,
+        "used": one.used,
+        "remaining": one.remaining,
+        "resets_at": _time(one.resets_at),
+    }
 
 
 def account(record: Account) -> dict[str, Any]:

@@ -152,6 +152,34 @@ def get(key_id: str, place: Place, *, as_json: bool) -> None:
         show_key(installation.keys.get(key_id), installation.clock(), as_json=as_json)
 
 
+@command.command("limits")
+@click.argument("key_id")
+@as_json
+@anywhere
+def limits(key_id: str, place: Place, *, as_json: bool) -> None:
+    """Say how much is used of what a key is held to: its own limits, its account's and its plan's."""
+    from keywright import limits as arithmetic
+    from keywright import shown
+
+    with reached(place) as installation:
+        held = installation.keys.limits(key_id)
+    if as_json:
+        print_json({"items": [shown.standing(one) for one in held], "next_cursor": None})
+        return
+    rows = [
+        (
+            one.limit.name,
+            arithmetic.spell(one.limit),
+            one.whose,
+            one.used,
+            one.remaining,
+            "never" if one.resets_at is None else rfc3339(one.resets_at)[:19].replace("T", " "),
+        )
+        for one in held
+    ]
+    print_table(("NAME", "LIMIT", "OF", "USED", "LEFT", "RESETS"), rows, nothing="no limits")
+
+
 @command.command("edit")
 @click.argument("key_id")
 @click.option("--name", help="What people call it.")

@@ -7,12 +7,14 @@ import msgspec
 from sqlalchemy import Connection
 
 from keywright import credential, roles
+from keywright import limits as arithmetic
 from keywright.desk import Desk, cursors, fields, grants
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.errors import Conflict, Exceeds, Forbidden, Invalid, NotFound, Unavailable
 from keywright.hygiene import FINDINGS, MAKER_LOST_RIGHTS, UNUSED, bounds
-from keywright.model import MANAGEMENT, Binding, Key, Keyspace, Page, Person
-from keywright.store import keys, keyspaces, people, usage
+from keywright.limits import Standing
+from keywright.model import MANAGEMENT, Binding, Key, Keyspace, Limit, Page, Person
+from keywright.store import keys, keyspaces, people, quotas, spend, usage
 from keywright.store.keys import SORTS, Filter, Outline
 from keywright.store.usage import Seen
 
@@ -32,6 +34,22 @@ class Listing(Desk):
             found = self._covered(keys.get(connection, key_id, now), key_id, reach)
             found = _with_flags(connection, [with_children(connection, found, now)])[0]
         return self._with_last_use([found])[0]
+
+    def limits(self, key_id: str, *, reach: Reach = EVERYTHING) -> Sequence[Standing]:
+        """What a key's use is taken from, its own limits, its account's and its plan's, and how much of each is taken.
+
+        Raises ``NotFound``, for a deleted or a foreign key too, and ``Unavailable`` where nobody can say.
+        """
+        now = self.clock()
+        with self.database.read() as connection:
+            self._covered(keys.get(connection, key_id, now), key_id, reach)
+            charged = [
+                charge
+                for holder in quotas.held(connection, [key_id])
+                for charge in quotas.charges(connection, holder)
+            ]
+        with self.database.read("spend") as connection:
+            return tuple(_standing(connection, subject, limit, now) for subject, limit in charged)
 
     def made(self, key_id: str, *, reach: Reach = EVERYTHING) -> Key:
         """Read the key that an earlier call made. Raises ``Conflict`` where it has been deleted since."""
@@ -165,6 +183,12 @@ class Listing(Desk):
         with self.database.read("usage") as connection:
             seen = usage.last(connection, [key.id for key in found])
         return tuple(_used(key, seen) for key in found)
+
+
+def _standing(connection: Connection, subject: str, limit: Limit, now: int) -> Standing:
+    used, wait = spend.stands(connection, subject, limit, limit.limit, now)  # when all of it is there again
+    named = msgspec.structs.replace(limit, name=arithmetic.told(subject, limit))
+    return Standing(named, arithmetic.whose(subject), used, None if wait is None else now + wait)
 
 
 def with_children(connection: Connection, key: Key, now: int) -> Key:

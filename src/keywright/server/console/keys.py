@@ -272,7 +272,7 @@ def detail(visit: Visit) -> Response:
         alerts=[RULES[one.rule].sentence for one in alerts],
         state=_status(visit, key, recent.of(visit, [key])),
         sentence=words.sentence(_space(visit), key.access, key.scopes),
-        spent=visit.opened.quotas.of(key.id) if may_use else [],
+        spent=visit.opened.keys.limits(key.id, reach=visit.reach) if may_use else (),
         maker=words.maker(key.created_by, _names(visit, [key])),
         metadata=_spelled(key.metadata),
         like=_like(key),
