@@ -195,6 +195,7 @@ PAGES: dict[str, Entry] = {
     "POST /console/prove": Entry(303, lambda _: {"password": PASSWORD}, ends_session=True),
     "GET /console/@{account}": Entry(),
     f"GET {AT}": Entry(),
+    f"GET {AT}.csv": Entry(),
     f"GET {AT}/new": Entry(),
     f"POST {AT}": Entry(200, lambda _: new_key()),
     f"POST {AT}/bulk": Entry(303, lambda things: {"act": "disable", "key": things.key}),

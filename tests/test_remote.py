@@ -225,6 +225,7 @@ COMMANDS: dict[str, Verb | str] = {
         '--allow-ip 10.0.0.0/8 --metadata {{"a":1}}'
     ),
     "keys list": Verb("--keyspace every --team sales --limit 1", _key, once=True),
+    "keys export": Verb("--format csv --keyspace every --team sales", _key, once=True),
     "keys get": Verb("{}", _rotating, once=True),
     "keys limits": Verb("{}", _charged, once=True),
     "keys edit": Verb("{} --name New --access read_only --limit none --expires never --allow-ip any", _key),
@@ -279,7 +280,7 @@ COMMANDS: dict[str, Verb | str] = {
     "why": Verb("{}", _refused, once=True),
 }
 REMOTE = [name for name, verb in COMMANDS.items() if isinstance(verb, Verb)]
-WITHOUT_JSON = ("audit export",)
+WITHOUT_JSON = ("audit export", "keys export")
 
 
 def every_command() -> Iterator[tuple[str, click.Command]]:

@@ -26,6 +26,7 @@ from keywright.answers import Answer
 from keywright.clock import wall
 from keywright.connection import Connections, place
 from keywright.desk.keys import UNSET
+from keywright.desk.listing import LONGEST_PAGE, walk
 from keywright.desk.refusals import Refused
 from keywright.desk.usage import Report, UsageRow
 from keywright.errors import CallerError, Denied, Invalid, NotFound, Unavailable
@@ -276,6 +277,10 @@ class Keys(Noun):
     def list(self, **narrow: Any) -> Page:  # the verb of every surface
         """Some keys, newest first unless ``sort`` says otherwise. Raises ``Invalid`` or ``NotFound``."""
         return _page(self._ask("GET", "/v1/keys", **narrow), received.key)
+
+    def walk(self, **narrow: Any) -> Iterator[Key]:
+        """Every key of a list, however many there are. Raises ``Invalid`` or ``NotFound``, at once."""
+        return walk(partial(self.list, **narrow, limit=LONGEST_PAGE))
 
     def edit(self, key_id: str, *, actor: Actor | None = None, **changes: Any) -> Changed:
         """Change what is mentioned, and nothing else. Raises ``NotFound``, ``Invalid``, ``Conflict`` or ``Exceeds``."""

@@ -4,11 +4,11 @@ Times are RFC 3339 in UTC. A secret is here only in ``issued`` and ``issued_webh
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from keywright import events, reasons
+from keywright import events, limits, reasons
 from keywright.limits import Standing
 from keywright.model import (
     Account,
@@ -74,6 +74,20 @@ def key(record: Key, now: int) -> dict[str, Any]:
             "environment": bound.environment,
         }
     return shown
+
+
+#: What stands in a line of an export of keys.
+EXPORTED: Final = (
+    "id", "name", "keyspace", "account", "environment", "state", "access", "scopes", "limits", "plan", "description", "team",
+    "application", "allowed_ips", "metadata", "expires_at", "state_reason", "disabled_until", "parent", "flags", "created_at",
+    "created_by", "updated_at", "ended_at", "last_used_at", "last_used_ip",
+)  # fmt: skip
+
+
+def exported(record: Key, now: int) -> dict[str, Any]:
+    """A key's record as a line of an export: limits as they are typed, and nothing of its secrets."""
+    whole = key(record, now) | {"limits": [limits.spell(item) for item in record.limits]}
+    return {name: whole[name] for name in EXPORTED}
 
 
 def changed(change: Changed, now: int) -> dict[str, Any]:

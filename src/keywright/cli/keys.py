@@ -16,8 +16,10 @@ from keywright.cli.opening import (
     as_json,
     confirm,
     env_file,
+    exported,
     instant,
     opened,
+    print_export,
     print_json,
     print_line,
     print_record,
@@ -108,29 +110,40 @@ def _create(
     return issued, filled
 
 
+def _narrowing(run: Any) -> Any:
+    """The options that a list of keys is narrowed by."""
+    for option in (
+        click.option("--keyspace", help="Of one keyspace."),
+        click.option("--account", help="Of one account."),
+        click.option("--environment", help="Of one environment."),
+        click.option(
+            "--state",
+            type=click.Choice(["active", "disabled", "invalidated", "expired"]),
+            help="In one state.",
+        ),
+        click.option("--team", help="Of one team."),
+        click.option("--application", help="Of one application."),
+        click.option(
+            "--hygiene",
+            type=click.Choice(
+                ["unused", "expiring", "maker_lost_rights", "all_access", "no_limit", "no_expiry", "old"]
+            ),
+            help="Those that work and want looking after.",
+        ),
+        click.option("--search", "q", help="Part of a name, id, team, application or description."),
+        click.option(
+            "--sort",
+            type=click.Choice(["-created_at", "created_at", "name", "-name"]),
+            default="-created_at",
+            help="Newest first, unless said.",
+        ),
+    )[::-1]:
+        run = option(run)
+    return run
+
+
 @command.command("list")
-@click.option("--keyspace", help="Of one keyspace.")
-@click.option("--account", help="Of one account.")
-@click.option("--environment", help="Of one environment.")
-@click.option(
-    "--state", type=click.Choice(["active", "disabled", "invalidated", "expired"]), help="In one state."
-)
-@click.option("--team", help="Of one team.")
-@click.option("--application", help="Of one application.")
-@click.option(
-    "--hygiene",
-    type=click.Choice(
-        ["unused", "expiring", "maker_lost_rights", "all_access", "no_limit", "no_expiry", "old"]
-    ),
-    help="Those that work and want looking after.",
-)
-@click.option("--search", "q", help="Part of a name, id, team, application or description.")
-@click.option(
-    "--sort",
-    type=click.Choice(["-created_at", "created_at", "name", "-name"]),
-    default="-created_at",
-    help="Newest first, unless said.",
-)
+@_narrowing
 @click.option("--cursor", help="Where the last page ended.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many.  [50]")
 @as_json
@@ -140,6 +153,24 @@ def list_keys(place: Place, *, as_json: bool, **narrow: Any) -> None:
     with reached(place) as installation:
         page = installation.keys.list(**narrow)
         show_page(page, narrow["q"], installation.clock(), as_json=as_json)
+
+
+@command.command("export")
+@_narrowing
+@exported
+@anywhere
+def export(kind: str, place: Place, **narrow: Any) -> None:
+    """Write every key of a list to standard output, and nothing of its secrets.
+
+    In CSV a cell that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    from keywright import shown
+
+    with reached(place) as installation:
+        _warn_of_secret(narrow["q"])
+        now = installation.clock()
+        found = (shown.exported(key, now) for key in installation.keys.walk(**narrow))
+        print_export(found, shown.EXPORTED, kind)
 
 
 @command.command("get")
@@ -422,12 +453,8 @@ def _plain(document: Any) -> Any:
 def show_page(page: "Page", q: str | None, now: int, *, as_json: bool) -> None:
     """Print a page of keys that were searched for ``q``."""
     from keywright import shown
-    from keywright.desk.listing import is_secret
 
-    if is_secret(q):
-        click.echo(
-            "That was a secret. It was looked up by its id; now it stands in your shell's history.", err=True
-        )
+    _warn_of_secret(q)
     if as_json:
         print_json({"items": [shown.key(key, now) for key in page.items], "next_cursor": page.next_cursor})
         return
@@ -448,6 +475,15 @@ def show_page(page: "Page", q: str | None, now: int, *, as_json: bool) -> None:
     print_table(columns, rows, nothing="no keys")
     if page.next_cursor:
         click.echo(f"more: --cursor {page.next_cursor}", err=True)
+
+
+def _warn_of_secret(q: str | None) -> None:
+    from keywright.desk.listing import is_secret
+
+    if is_secret(q):
+        click.echo(
+            "That was a secret. It was looked up by its id; now it stands in your shell's history.", err=True
+        )
 
 
 def show_key(key: "Key", now: int, *, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """Keys as they are read: one, or a list by filters and findings, with what is known of their use."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -117,6 +118,13 @@ class Listing(Desk):
         following = cursors.write(keys.place_of(shown[-1], sort), narrow, key) if more else None
         return Page(tuple(shown), following)
 
+    def walk(self, **narrow: Any) -> Iterator[Key]:
+        """Every key of a list, however many there are: takes what ``list`` takes, and raises what it raises, at once.
+
+        A key that is made or changed meanwhile may be told as it was or as it is.
+        """
+        return walk(partial(self.list, **narrow, limit=LONGEST_PAGE))
+
     def keyspace_of(self, key: Key) -> Keyspace:
         """The definition that a key belongs to."""
         with self.database.read() as connection:
@@ -189,6 +197,18 @@ def _standing(connection: Connection, subject: str, limit: Limit, now: int) -> S
     used, wait = spend.stands(connection, subject, limit, limit.limit, now)  # when all of it is there again
     named = msgspec.structs.replace(limit, name=arithmetic.told(subject, limit))
     return Standing(named, arithmetic.whose(subject), used, None if wait is None else now + wait)
+
+
+def walk(read: Callable[..., Page]) -> Iterator[Any]:
+    """The items of a list that is read page by page. The first is read at once."""
+    return _going_on(read, read())
+
+
+def _going_on(read: Callable[..., Page], page: Page) -> Iterator[Any]:
+    yield from page.items
+    while page.next_cursor is not None:
+        page = read(cursor=page.next_cursor)
+        yield from page.items
 
 
 def with_children(connection: Connection, key: Key, now: int) -> Key:
@@ -274,4 +294,4 @@ def is_secret(q: str | None) -> bool:
     return credential.parse_token(text) is not None or credential.INSIDE.search(text) is not None
 
 
-__all__ = ["LONGEST_PAGE", "Listing", "is_secret", "with_children"]
+__all__ = ["LONGEST_PAGE", "Listing", "is_secret", "walk", "with_children"]

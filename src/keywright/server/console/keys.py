@@ -5,8 +5,9 @@ from typing import Any, Final, get_args
 from urllib.parse import urlencode
 
 import msgspec
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from keywright import sheet, shown
 from keywright.desk.listing import is_secret
 from keywright.desk.once import Replay, read
 from keywright.errors import CallerError, Exceeds, Invalid
@@ -64,6 +65,16 @@ def listing(visit: Visit) -> Response:
         creating=_form(visit, visit.query, ""),
         status_of=lambda key: _status(visit, key, lately),
     )
+
+
+def download(visit: Visit) -> Response:
+    """The whole list as a file that a spreadsheet opens, narrowed as it is shown."""
+    narrow = {name: value for name in FILTERS if name != "cursor" and (value := field(visit.query, name))}
+    space, now = _space(visit).name, visit.opened.clock()
+    found = visit.opened.keys.walk(account=visit.account, keyspace=space, reach=visit.reach, **narrow)
+    lines = sheet.lines((shown.exported(key, now) for key in found), shown.EXPORTED)
+    kept = {"Content-Disposition": f'attachment; filename="{space}-keys.csv"'}
+    return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=kept)
 
 
 def _status(visit: Visit, key: Key, lately: Mapping[str, recent.Recent]) -> words.Status:
@@ -455,6 +466,7 @@ _AT: Final = "/console/@{account}/{keyspace}/keys"
 PAGES: Final = (
     Page("GET", "/console/@{account}", overview),
     Page("GET", _AT, listing, "keys:read"),
+    Page("GET", f"{_AT}.csv", download, "keys:read"),
     Page("GET", f"{_AT}/new", new, "keys:write"),
     Page("POST", _AT, create, "keys:write"),
     Page("GET", _AT + "/{key_id}", detail, "keys:read"),
