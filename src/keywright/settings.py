@@ -88,6 +88,12 @@ SETTINGS: Final = (
         "Networks of your own that webhooks may go to all the same; over plain http too where they are loopback.",
     ),
     Setting(
+        "leaks_github_keys_url",
+        "address",
+        "",
+        "Where GitHub publishes the keys that sign its reports of leaks; without it, it reports none.",
+    ),
+    Setting(
         "smtp_host",
         "text",
         "",
@@ -182,6 +188,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     second_factor: str
     drain_seconds: int
     webhook_networks: tuple[Network, ...]
+    leaks_github_keys_url: str
     smtp_host: str
     smtp_port: int
     smtp_security: str
