@@ -542,6 +542,14 @@ def is_problem(reply: Reply, status: int, code: str) -> None:
         assert str(reply.get("www-authenticate")).startswith('Bearer realm="')
 
 
+@pytest.mark.parametrize("name", [name for name in ROUTES if name.startswith("GET")])
+def test_a_misspelt_filter_is_refused(door: Door, caller: dict[str, str], key: Issued, name: str) -> None:
+    """A parameter that a call does not take is 422 and named: a list is not answered as if nothing narrowed it."""
+    reply = send(door, name, caller, key, query=f"{ROUTES[name].query}&acount=globex".lstrip("&"))
+    is_problem(reply, 422, "invalid_request")
+    assert reply.json["errors"] == [{"path": "acount", "reason": "is not a parameter of this call"}]
+
+
 # ------------------------------------------------------------------------------------------------- the table of routes
 
 
