@@ -361,6 +361,15 @@ def test_what_is_local_says_so(on: Remote, name: str) -> None:
         assert f"{name} works on the database itself" in ran.err
 
 
+def test_a_key_of_a_server_does_not_change_that(on: Remote) -> None:
+    """``--key`` beside the ``--url`` that is refused changes nothing about the one line, and is not repeated."""
+    ran = on.local("accounts", "onboard", "hooli", "--url", on.url, "--key", on.token)
+
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "accounts onboard works on the database itself" in ran.err
+    assert on.token not in ran.err
+
+
 def test_where_is_told_once(on: Remote) -> None:
     """A flag wins over the environment; two flags, or two variables, are refused; a server without a key too."""
     both = {"KEYWRIGHT_URL": on.url, "KEYWRIGHT_KEY": on.token}

@@ -458,23 +458,28 @@ def show_page(page: "Page", q: str | None, now: int, *, as_json: bool) -> None:
     if as_json:
         print_json({"items": [shown.key(key, now) for key in page.items], "next_cursor": page.next_cursor})
         return
-    columns = ("ID", "NAME", "ACCOUNT", "ENVIRONMENT", "ACCESS", "STATE", "CREATED", "LAST USED")
+    managed = any(key.type == "m" for key in page.items)
+    whose = ("BOUND TO", "SCOPES") if managed else ("ACCOUNT", "ENVIRONMENT", "ACCESS")
+    columns = ("ID", "NAME", *whose, "STATE", "CREATED", "LAST USED")
     rows = [
-        (
-            k.id,
-            k.name[:40],
-            k.account,
-            k.environment,
-            k.access,
-            k.state,
-            _day(k.created_at),
-            _day(k.last_used_at),
-        )
-        for k in page.items
+        (k.id, k.name[:40], *_whose(k), k.state, _day(k.created_at), _day(k.last_used_at)) for k in page.items
     ]
     print_table(columns, rows, nothing="no keys")
     if page.next_cursor:
         click.echo(f"more: --cursor {page.next_cursor}", err=True)
+
+
+def _whose(key: "Key") -> tuple[str, ...]:
+    """Whose a key is and what it may do; of a management key, to what it is bound."""
+    if key.type == "m":
+        return _bound(key), ", ".join(key.scopes[:3]) + (" …" if len(key.scopes) > 3 else "")
+    return key.account, key.environment, key.access
+
+
+def _bound(key: "Key") -> str:
+    bound = key.binding
+    told = () if bound is None else (bound.account, bound.keyspace, bound.environment)
+    return ", ".join(name for name in told if name) or "nothing"
 
 
 def _warn_of_secret(q: str | None) -> None:
@@ -501,12 +506,7 @@ def show_key(key: "Key", now: int, *, as_json: bool) -> None:
             ("id", key.id),
             ("name", key.name),
             ("description", key.description),
-            ("keyspace", key.keyspace),
-            ("account", key.account),
-            ("environment", key.environment),
-            ("team", key.team),
-            ("application", key.application),
-            ("access", key.access),
+            *_place_of(key),
             ("scopes", list(key.scopes)),
             ("limits", [arithmetic.spell(limit) for limit in key.limits]),
             ("plan", key.plan),
@@ -521,6 +521,19 @@ def show_key(key: "Key", now: int, *, as_json: bool) -> None:
             ("last used", _last_used(record)),
         ]
     )
+
+
+def _place_of(key: "Key") -> "list[tuple[str, str | None]]":
+    if key.type == "m":
+        return [("bound to", _bound(key))]
+    return [
+        ("keyspace", key.keyspace),
+        ("account", key.account),
+        ("environment", key.environment),
+        ("team", key.team),
+        ("application", key.application),
+        ("access", key.access),
+    ]
 
 
 def show_changed(changed: "Changed", now: int, done: str, *, as_json: bool) -> None:
@@ -587,6 +600,7 @@ def _print_credential(
             ("access", [key.access, *key.scopes]),
             ("limits", [arithmetic.spell(limit) for limit in key.limits]),
             ("expires", "never" if key.expires_at is None else rfc3339(key.expires_at)),
+            ("old secret", _old_secret(key)),
             ("id", credential.id),
             *([] if file else _told(issued, ways)),
         ]
@@ -601,6 +615,15 @@ def _print_credential(
     )
     runs = "" if server(place) else ", while `keywright serve` runs"
     click.echo(f"\nTry it{runs}:\n\n{ways[0].curl}")
+
+
+def _old_secret(key: "Key") -> str | None:
+    """What becomes of the secret before this one."""
+    new, *older = key.secrets
+    if new.n == 1:
+        return None
+    until = max((one.ends_at or 0 for one in older), default=0)
+    return f"goes on until {rfc3339(until)} at the latest" if until > new.created_at else "has ended"
 
 
 def _told(issued: "Issued", ways: "Sequence[Presentation]") -> list[tuple[str, str]]:

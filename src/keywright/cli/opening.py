@@ -49,6 +49,7 @@ _url = click.option(
 _elsewhere = click.option(
     "--url", hidden=True, is_eager=True, expose_value=False, callback=lambda ctx, _, url: _here(ctx, url)
 )
+_key_elsewhere = click.option("--key", hidden=True, expose_value=False)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the body of the matching HTTP answer.")
 exported = click.option(
     "--format", "kind", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True, help="How."
@@ -96,7 +97,7 @@ class Place(NamedTuple):
 
 def where(function: F) -> F:
     """The options of a verb that works on a database alone: which one. A server that is named is refused."""
-    return _database(_config(_elsewhere(function)))
+    return _database(_config(_elsewhere(_key_elsewhere(function))))
 
 
 def anywhere(function: F) -> F:
