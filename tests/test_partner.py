@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from conftest import bearer, make
 from keywright import Invalid, Issued, Keywright, Unavailable
 from keywright.credential import new_id, new_secret, spell_token
-from keywright.errors import Forged
+from keywright.errors import CannotStart, Forged
 from keywright.server.hot import BATCH_LIMIT
 from keywright.server.partner import BELIEVED, PAUSE, Partner, read_matches
-from surfaces import Door, Reply, server
+from surfaces import Door, Reply, configured, server
 
 pytestmark = pytest.mark.stores
 
@@ -209,8 +209,13 @@ def test_a_key_server_that_is_down_is_503(kw: Keywright, github: Publisher, answ
     assert kw.installation.lookout.round() is None or kw.installation.alerts.list().items == ()
 
 
-def test_the_address_of_the_keys_is_https() -> None:
-    """Keys that came over plain http would be anybody's: only this machine itself may be asked so."""
+@pytest.mark.parametrize(
+    "url", ["http://keys.example.com/keys", "nonsense", "https://u@keys.example.com", "https://x.example/?a"]
+)
+def test_the_address_of_the_keys_is_https(url: str) -> None:
+    """Keys that came over plain http would be anybody's: a server does not start with such an address."""
+    with pytest.raises(CannotStart, match="leaks_github_keys_url"):
+        configured(leaks_github_keys_url=url)
     with pytest.raises(Invalid, match="https"):
         Partner("http://keys.example.com/keys")
 
