@@ -54,6 +54,10 @@ def test_an_export_of_keys_computes_nothing(
     assert [line["name"] for line in lines] == [f"{formula} {n}" for n in range(5)]
     assert all("secrets" not in line and "hint" not in line for line in lines)
     assert (ours["name"], ours["description"]) == (f"'{formula}", "two\nlines")
+    listed = door.get("/console/@globex/every/keys?state=active&q=CRM%26x", owner).body.decode()
+    assert "Nothing matches" in listed
+    listed = door.get("/console/@globex/every/keys?state=active&sort=name", owner).body.decode()
+    assert 'href="/console/@globex/every/keys.csv?state=active&amp;sort=name" download' in listed
     assert sheet.get("content-disposition") == 'attachment; filename="every-keys.csv"'
     assert door.get("/console/@globex/every/keys.csv?state=x", owner).status == 422
 
