@@ -99,12 +99,20 @@ class Door:
             del scope["raw_path"]
         messages: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": cut}]
         sent: list[dict[str, Any]] = []
+        over = asyncio.Event()
+        if cut:
+            over.set()
 
         async def receive() -> dict[str, Any]:
-            return messages.pop() if messages else {"type": "http.disconnect"}
+            if messages:
+                return messages.pop()
+            await over.wait()
+            return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
             sent.append(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                over.set()
 
         self._runner.run(self._app(scope, receive, send))
         if not sent:

@@ -102,6 +102,13 @@ def test_all_open_choices_are_told_at_once(command: Folder) -> None:
     assert command("keys", "list").out == "no keys\n"
 
 
+def test_a_keyspace_that_is_not_there_is_said(command: Folder, empty: Folder) -> None:
+    """A keyspace that does not exist is what is wrong, whatever else is open, on an empty database too."""
+    for folder in (command, empty):
+        ran = folder("keys", "create", "x", "--keyspace", "nope")
+        assert (ran.code, ran.err) == (1, "keywright: there is no keyspace 'nope'\n")
+
+
 def test_the_example_of_that_message_works(command: Folder) -> None:
     """The line that the message shows is accepted as it stands."""
     example = command("keys", "create", "Second", "--keyspace", "gallabox").err
@@ -234,6 +241,35 @@ def test_a_rotation_is_finished_or_cancelled(command: Folder) -> None:
     assert command("keys", "cancel", key_id).code == 0
     assert [accepted(command, second), accepted(command, third)] == ["ok", "rotated"]
     assert command("keys", "finish", key_id).code == command("keys", "cancel", key_id).code == 1
+
+
+def test_a_rotation_says_what_becomes_of_the_old_secret(command: Folder) -> None:
+    """Whoever rotates reads whether the old secret has ended, or until when it goes on; whoever makes a key reads neither."""
+    made = command("keys", "create", "x", *IN_EVERY)
+    key_id = command("keys", "list", "--json").json["items"][0]["id"]
+    graced = command("keys", "rotate", key_id, "--grace", "24h")
+    ends = command("keys", "get", key_id, "--json").json["rotation"]["old_ends_at"]
+    forced = command("keys", "rotate", key_id, "--force")
+
+    assert "old secret" not in made.out
+    assert f"old secret   goes on until {ends} at the latest" in graced.out
+    assert "old secret   has ended" in forced.out
+
+
+def test_what_a_management_key_is_bound_to_is_shown(command: Folder) -> None:
+    """The list and the record of management keys say what each is bound to, and not where our own keyspace keeps them."""
+    new = ("management-keys", "create", "--scope", "verify")
+    bound = command(*new, "Bound", "--account", "globex", "--keyspace", "every", "--quiet").out.rpartition(
+        "_"
+    )[0]
+    command(*new, "Free")
+    listed = command("management-keys", "list").out
+    shown = command("management-keys", "get", bound).out
+
+    assert re.search(r"Bound +globex, every +verify", listed)
+    assert re.search(r"Free +nothing +verify", listed)
+    assert re.search(r"bound to +globex, every\n", shown)
+    assert "keywright" not in listed + shown
 
 
 def test_everything_can_be_said_at_creation_and_edited(command: Folder) -> None:

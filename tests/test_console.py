@@ -195,6 +195,7 @@ PAGES: dict[str, Entry] = {
     "POST /console/prove": Entry(303, lambda _: {"password": PASSWORD}, ends_session=True),
     "GET /console/@{account}": Entry(),
     f"GET {AT}": Entry(),
+    f"GET {AT}.csv": Entry(),
     f"GET {AT}/new": Entry(),
     f"POST {AT}": Entry(200, lambda _: new_key()),
     f"POST {AT}/bulk": Entry(303, lambda things: {"act": "disable", "key": things.key}),
@@ -826,7 +827,8 @@ def _by_call(door: Door, kw: Keywright, page: str) -> Any:
     if path == "/v1/verify":
         headers = manager(kw)
     if method == "GET":
-        query = "?account=globex" if "@{account}" in page and "{key_id}" not in page else ""
+        named = "@{account}" in page and "{key_id}" not in page and "management-keys" not in page
+        query = "?account=globex" if named else ""
         query += "&sort=created_at&limit=200" if page.endswith("hygiene") else ""  # its first are the oldest
         reply = door.get(target + query, headers)
         assert reply.status == 200, reply.body

@@ -12,7 +12,9 @@ import pytest
 from child import Child
 from conftest import EVERY as EVERY_SOURCE
 from conftest import again, bearer, make
-from keywright import Invalid, Issued, Keywright, Verdict
+from keywright import Invalid, Issued, Keywright, NotFound, Verdict
+from keywright.desk.grants import Reach
+from keywright.limits import seconds_up
 from keywright.testing import Clock
 
 pytestmark = pytest.mark.stores
@@ -29,6 +31,26 @@ def granted(kw: Keywright, key: Issued, *, tries: int, cost: int = 1) -> int:
 def remaining(verdict: Verdict) -> dict[str, int]:
     """What is left of each limit."""
     return {state.name: state.remaining for state in verdict.limits}
+
+
+@pytest.mark.requirement("X-21")
+def test_what_is_used_is_told_between_requests(kw: Keywright, clock: Clock) -> None:
+    """A key's own limits, its account's and its plan's are told as the last verdict had them; a stranger's key is not there."""
+    kw.accounts.limit("globex", ["9/month"])
+    key = make(kw, limits=["rate:3/1m", "credits:7"], plan="small")
+    assert [one.used for one in kw.keys.limits(key.key.id)] == [0, 0, 0, 0]
+
+    verdict = kw.verify(bearer(key), **EVERY, cost=2)
+    held = kw.keys.limits(key.key.id)
+
+    assert {one.limit.name: one.remaining for one in held} == remaining(verdict)
+    assert [(one.whose, one.used) for one in held] == [("key", 2), ("key", 2), ("account", 2), ("plan", 2)]
+    resets = {one.limit.name: one.resets_at and seconds_up(one.resets_at - clock()) for one in held}
+    assert resets == {state.name: state.reset_seconds for state in verdict.limits}
+    with pytest.raises(NotFound):
+        kw.keys.limits(key.key.id, reach=Reach(account="initech"))
+    clock.advance(days=31)
+    assert {one.limit.name for one in kw.keys.limits(key.key.id) if one.used} == {"credits"}
 
 
 # ------------------------------------------------------------------------------------------------- one at a time

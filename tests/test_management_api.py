@@ -220,6 +220,7 @@ ROUTES: dict[str, Route] = {
         "keys:read", bad_queries=(*_BAD_PAGES, "sort=secret", "sort=name;x", "hygiene=dirty"), foreign=False
     ),
     "GET /v1/keys/{key_id}": Route("keys:read"),
+    "GET /v1/keys/{key_id}/limits": Route("usage:read"),
     "PATCH /v1/keys/{key_id}": Route(
         "keys:write",
         {"name": "New name"},
@@ -539,6 +540,14 @@ def is_problem(reply: Reply, status: int, code: str) -> None:
     assert (said["status"], said["request_id"][:4]) == (status, "req_")
     if status == 401:
         assert str(reply.get("www-authenticate")).startswith('Bearer realm="')
+
+
+@pytest.mark.parametrize("name", [name for name in ROUTES if name.startswith("GET")])
+def test_a_misspelt_filter_is_refused(door: Door, caller: dict[str, str], key: Issued, name: str) -> None:
+    """A parameter that a call does not take is 422 and named: a list is not answered as if nothing narrowed it."""
+    reply = send(door, name, caller, key, query=f"{ROUTES[name].query}&acount=globex".lstrip("&"))
+    is_problem(reply, 422, "invalid_request")
+    assert reply.json["errors"] == [{"path": "acount", "reason": "is not a parameter of this call"}]
 
 
 # ------------------------------------------------------------------------------------------------- the table of routes

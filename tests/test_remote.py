@@ -159,6 +159,13 @@ def _used(on: Remote) -> str:
     return key.key.id
 
 
+def _charged(on: Remote) -> str:
+    on.kw.accounts.limit("globex", ["9/month"])
+    key = make(on.kw, limits=["5/day", "credits:7"])
+    assert on.kw.verify(bearer(key), keyspace="every", environment="production", method="GET")
+    return key.key.id
+
+
 def _address(_on: Remote) -> str:
     return f"a{token_hex(4)}@globex.example"
 
@@ -218,7 +225,9 @@ COMMANDS: dict[str, Verb | str] = {
         '--allow-ip 10.0.0.0/8 --metadata {{"a":1}}'
     ),
     "keys list": Verb("--keyspace every --team sales --limit 1", _key, once=True),
+    "keys export": Verb("--format csv --keyspace every --team sales", _key, once=True),
     "keys get": Verb("{}", _rotating, once=True),
+    "keys limits": Verb("{}", _charged, once=True),
     "keys edit": Verb("{} --name New --access read_only --limit none --expires never --allow-ip any", _key),
     "keys rotate": Verb("{} --grace 1h --start first_use", _key),
     "keys finish": Verb("{}", _rotating),
@@ -271,7 +280,7 @@ COMMANDS: dict[str, Verb | str] = {
     "why": Verb("{}", _refused, once=True),
 }
 REMOTE = [name for name, verb in COMMANDS.items() if isinstance(verb, Verb)]
-WITHOUT_JSON = ("audit export",)
+WITHOUT_JSON = ("audit export", "keys export")
 
 
 def every_command() -> Iterator[tuple[str, click.Command]]:
@@ -350,6 +359,15 @@ def test_what_is_local_says_so(on: Remote, name: str) -> None:
     for ran in (on.local(*name.split(), "--url", on.url), on.local(*name.split(), KEYWRIGHT_URL=on.url)):
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
         assert f"{name} works on the database itself" in ran.err
+
+
+def test_a_key_of_a_server_does_not_change_that(on: Remote) -> None:
+    """``--key`` beside the ``--url`` that is refused changes nothing about the one line, and is not repeated."""
+    ran = on.local("accounts", "onboard", "hooli", "--url", on.url, "--key", on.token)
+
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "accounts onboard works on the database itself" in ran.err
+    assert on.token not in ran.err
 
 
 def test_where_is_told_once(on: Remote) -> None:

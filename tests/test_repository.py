@@ -39,7 +39,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def found_by_us(where: Path, at: Path) -> list[tuple[str, int]]:
     """Where ``keywright scan`` sees a credential."""
-    ran = Folder(at)("scan", str(where), "--json")
+    ran = Folder(at)("scan", str(where), "--all", "--json")
     return [(Path(one["path"]).name, one["line"]) for one in ran.json["items"]]
 
 

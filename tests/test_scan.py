@@ -62,6 +62,43 @@ def test_a_planted_key_is_found(kw: Keywright, tmp_path: Path) -> None:
     assert other.code == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "found", "passed_over"),
+    [
+        ([], ["app.py", ".venv/lib/deep.py", "docs/a.md"], {"files": 1, "directories": 1}),
+        (["--exclude", ".venv"], ["app.py", "docs/a.md"], {"files": 1, "directories": 2}),
+        (["--exclude", ".venv/", "--exclude", "docs/*.md"], ["app.py"], {"files": 2, "directories": 2}),
+        (["--exclude", "*.py"], ["docs/a.md"], {"files": 3, "directories": 1}),
+        (
+            ["--all"],
+            ["app.py", "image.png", ".git/config", ".venv/lib/deep.py", "docs/a.md"],
+            {"files": 0, "directories": 0},
+        ),
+    ],
+)
+def test_what_is_passed_over_is_said(
+    tmp_path: Path, options: list[str], found: list[str], passed_over: dict[str, int]
+) -> None:
+    """Binary files and what Git keeps for itself are passed over, besides what is excluded by name or path, and counted."""
+    root = tmp_path / "app"
+    planted = [
+        root / name for name in ("app.py", "image.png", ".git/config", ".venv/lib/deep.py", "docs/a.md")
+    ]
+    for file in planted:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes((b"\0" if file.suffix == ".png" else b"") + spelled(1).encode() + b"\n")
+    ran = Folder(tmp_path)("scan", "app", "--json", *options)
+    told = Folder(tmp_path)("scan", "app", *options)
+    named = Folder(tmp_path)("scan", "app/image.png")
+    for file in planted:
+        file.unlink()
+
+    assert {one["path"] for one in ran.json["items"]} == {f"app/{name}" for name in found}
+    assert ran.json["passed_over"] == passed_over
+    assert (f"passed over: {passed_over['files']} file" in told.out) is bool(passed_over["files"])
+    assert named.code == 1
+
+
 @pytest.mark.parametrize("before", [*range(scan._PART - 90, scan._PART + 2, 7), scan._PART * 2 - 40])
 def test_one_on_the_seam_is_found_once(tmp_path: Path, before: int) -> None:
     """Wherever in a large file it stands, it is found once."""

@@ -223,7 +223,9 @@ def test_columns_are_sorted_by_their_heads(door: Door, kw: Keywright, clock: Clo
         return re.findall(r"<bdi>(Alpha|Beta|Gamma)</bdi></a>", page), re.findall(r'aria-sort="(\w+)"', page)
 
     assert order("") == (["Gamma", "Alpha", "Beta"], ["descending"])
-    links = re.findall(r'href="[^"]*\?(sort=[^"]+)"', text(door.get(f"{KEYS}?sort=name", signed_in(begun))))
+    links = re.findall(
+        r'href="[^"]*/keys\?(sort=[^"]+)"', text(door.get(f"{KEYS}?sort=name", signed_in(begun)))
+    )
     assert links == ["sort=-name", "sort=-created_at"]
     assert order("?sort=name") == (["Alpha", "Beta", "Gamma"], ["ascending"])
     assert order("?sort=-name") == (["Gamma", "Beta", "Alpha"], ["descending"])
@@ -433,9 +435,10 @@ def test_the_page_of_a_key(door: Door, kw: Keywright, key: Issued, clock: Clock)
 
 @pytest.mark.requirement("X-21")
 def test_what_else_a_keys_page_shows_the_api_tells(door: Door, kw: Keywright, key: Issued) -> None:
-    """Its counts, refusals, history and alerts are those of ``/v1/usage``, ``/v1/refusals``, ``/v1/audit`` and ``/v1/alerts``."""
+    """Its counts, refusals, history, alerts and what is used of its limits are those of the API."""
     begun = begin(kw, "admin")
     caller = as_person(kw, begun)
+    kw.keys.edit(key.key.id, limits=["50/day", "rate:9/1h"])
     use(kw, key, 2, resource="contacts")
     use(kw, key, environment="staging")
     place = {"keyspace": "every", "environment": "production", "ip": FROM}
@@ -454,7 +457,14 @@ def test_what_else_a_keys_page_shows_the_api_tells(door: Door, kw: Keywright, ke
     resources = [row for row in told("/v1/usage?by=total&group=resource&key") if row["value"]]
     assert [f"{row['value']} {row['codes']['ok']} 0" in page for row in resources] == [True]
     assert [one["request_id"] in page for one in told("/v1/refusals?key")] == [True]
-    assert [ACTS[one["action"]] in page for one in told("/v1/audit?target")] == [True, True]
+    assert [ACTS[one["action"]] in page for one in told("/v1/audit?target")] == [True] * 3
+    held = door.get(f"/v1/keys/{key.key.id}/limits", caller).json["items"]
+    assert [(one["kind"], one["used"], one["remaining"]) for one in held] == [
+        ("quota", 3, 47),
+        ("rate", 3, 6),
+    ]
+    assert "3 of 50/day" in page
+    assert "3 of rate:9/1h" in page
     alerts = told("/v1/alerts?key")
     assert "browser" in {one["rule"] for one in alerts}
     assert all(one["says"] in page for one in alerts)

@@ -81,7 +81,7 @@ class Purse:
     def adopt(self, limit: Limit) -> None:
         """Go by this limit from here on: nothing that was taken or refused under another counts."""
         self.limit = limit
-        self.head = _told(self.counter.subject, limit), limit.kind, limit.limit, limit.per
+        self.head = arithmetic.told(self.counter.subject, limit), limit.kind, limit.limit, limit.per
         self.rest = 0  # of the limit in the store, when it was last asked
         self.deny_cost, self.deny_from, self.deny_until = 0, 0, 0
         self.close()
@@ -588,9 +588,3 @@ def _aside_state(purse: Purse, now: int) -> LimitState:
 def _state(purse: Purse, limit: Limit, remaining: int, wait: int | None) -> LimitState:
     told = msgspec.structs.replace(limit, name=purse.head[0])
     return arithmetic.state(told, limit.limit - remaining, wait)
-
-
-def _told(subject: str, limit: Limit) -> str:
-    """The name that clients are told: two limits of one kind must not share one."""
-    whose = "account-" if subject.startswith("account:") else "plan-" if subject.endswith(":plan") else ""
-    return whose + limit.name

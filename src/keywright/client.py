@@ -26,10 +26,11 @@ from keywright.answers import Answer
 from keywright.clock import wall
 from keywright.connection import Connections, place
 from keywright.desk.keys import UNSET
+from keywright.desk.listing import LONGEST_PAGE, walk
 from keywright.desk.refusals import Refused
 from keywright.desk.usage import Report, UsageRow
 from keywright.errors import CallerError, Denied, Invalid, NotFound, Unavailable
-from keywright.limits import check_cost
+from keywright.limits import Standing, check_cost
 from keywright.model import (
     Account,
     Actor,
@@ -268,9 +269,18 @@ class Keys(Noun):
         """Read one. Raises ``NotFound``."""
         return received.key(self._ask("GET", f"/v1/keys/{place(key_id)}"))
 
+    def limits(self, key_id: str) -> Sequence[Standing]:
+        """What a key's use is taken from, and how much of each limit is taken. Raises ``NotFound``."""
+        found = self._ask("GET", f"/v1/keys/{place(key_id)}/limits")["items"]
+        return tuple(received.standing(one) for one in found)
+
     def list(self, **narrow: Any) -> Page:  # the verb of every surface
         """Some keys, newest first unless ``sort`` says otherwise. Raises ``Invalid`` or ``NotFound``."""
         return _page(self._ask("GET", "/v1/keys", **narrow), received.key)
+
+    def walk(self, **narrow: Any) -> Iterator[Key]:
+        """Every key of a list, however many there are. Raises ``Invalid`` or ``NotFound``, at once."""
+        return walk(partial(self.list, **narrow, limit=LONGEST_PAGE))
 
     def edit(self, key_id: str, *, actor: Actor | None = None, **changes: Any) -> Changed:
         """Change what is mentioned, and nothing else. Raises ``NotFound``, ``Invalid``, ``Conflict`` or ``Exceeds``."""

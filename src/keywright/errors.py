@@ -54,6 +54,7 @@ CODES: Final[dict[str, Meaning]] = {
     "ambiguous_path": Meaning(400, "The path can be read in more than one way"),
     # what a caller of the management API is told
     "bad_json": Meaning(400, "The body is not acceptable JSON"),
+    "bad_signature": Meaning(400, "The body is not signed as it must be"),
     "invalid_request": Meaning(422, "The request cannot be carried out as written"),
     "not_found": Meaning(404, "There is no such thing here"),
     "method_not_allowed": Meaning(405, "The method is not offered here"),
@@ -146,6 +147,15 @@ class SecondFactorNeeded(CallerError):
 
     def __init__(self) -> None:
         super().__init__("Give the code that your authenticator shows, or a recovery code, in the same call.")
+
+
+class Forged(CallerError):
+    """A body is not signed by whom it must be signed by. Nothing of it was read."""
+
+    code = "bad_signature"
+
+    def __init__(self) -> None:
+        super().__init__("The body is not signed by a current key of whoever reports here.")
 
 
 class Throttled(CallerError):

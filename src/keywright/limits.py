@@ -8,7 +8,7 @@ the window's length ever holds more than the limit. *Credits* are spent once.
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 from keywright.errors import Invalid
 from keywright.model import Limit, LimitState
@@ -23,6 +23,24 @@ HUNDREDTH: Final = 100  # of a limit may be held unspent by all workers together
 BLOCKS_ABOVE: Final = 100  # calls for each worker that must be left before anybody takes ahead
 LEAST_BLOCK: Final = 2
 LARGEST_BLOCK: Final = 1_000_000  # a machine that is lost forfeits its blocks
+
+#: Whose a limit is that a key's use is taken from.
+Whose = Literal["key", "plan", "account"]
+
+
+class Standing(NamedTuple):
+    """How much of a limit is taken by now, blocks that workers hold ahead included."""
+
+    limit: Limit
+    whose: Whose
+    used: int
+    resets_at: int | None  # None: never by itself
+
+    @property
+    def remaining(self) -> int:
+        """What is left of it."""
+        return max(self.limit.limit - self.used, 0)
+
 
 _PERIODS: Final = ("minute", "hour", "day", "month")
 _QUOTA: Final = re.compile(r"\A([0-9]{1,18})/([a-z]+)\Z")
@@ -102,6 +120,17 @@ def spell(limit: Limit) -> str:
     return (
         f"credits:{limit.limit}" if limit.kind == "credits" else f"rate:{limit.limit}/{_say_per(limit.per)}"
     )
+
+
+def whose(subject: str) -> Whose:
+    """Whose a limit is, by whose counter it is taken from: ``key:ID``, ``key:ID:plan`` or ``account:ID``."""
+    return "account" if subject.startswith("account:") else "plan" if subject.endswith(":plan") else "key"
+
+
+def told(subject: str, limit: Limit) -> str:
+    """The name that clients are told: two limits of one kind must not share one."""
+    holder = whose(subject)
+    return limit.name if holder == "key" else f"{holder}-{limit.name}"
 
 
 def period_start(limit: Limit, now: int) -> int:

@@ -6,6 +6,7 @@ import msgspec
 
 from keywright.answers import Answer
 from keywright.credential import Secret
+from keywright.limits import Standing
 from keywright.model import (
     MANAGEMENT,
     AccessPolicy,
@@ -181,6 +182,12 @@ def _propagation(said: dict[str, Any]) -> Propagation:
 def limits(said: list[dict[str, Any]]) -> tuple[Limit, ...]:
     """Limits."""
     return tuple(Limit(**one) for one in said)
+
+
+def standing(said: dict[str, Any]) -> Standing:
+    """A limit with how much of it is taken."""
+    limit = Limit(said["name"], said["kind"], said["limit"], said["per"])
+    return Standing(limit, said["of"], said["used"], instant(said["resets_at"]))
 
 
 def account(said: dict[str, Any]) -> Account:

@@ -88,6 +88,12 @@ SETTINGS: Final = (
         "Networks of your own that webhooks may go to all the same; over plain http too where they are loopback.",
     ),
     Setting(
+        "leaks_github_keys_url",
+        "published",
+        "",
+        "Where GitHub publishes the keys that sign its reports of leaks; without it, it reports none.",
+    ),
+    Setting(
         "smtp_host",
         "text",
         "",
@@ -183,6 +189,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     second_factor: str
     drain_seconds: int
     webhook_networks: tuple[Network, ...]
+    leaks_github_keys_url: str
     smtp_host: str
     smtp_port: int
     smtp_security: str
@@ -337,7 +344,7 @@ def _say_kind(setting: Setting) -> str:
             return " or ".join(f"`{choice}`" for choice in more.split(","))
         case "networks":
             return "networks, in TOML a list, elsewhere with commas between"
-        case "address":
+        case "address" | "published":
             return "an address, `https://…`"
         case "mailboxes" if more == "1":
             return "an address of mail"
@@ -405,6 +412,10 @@ def _read(setting: Setting, text: str) -> Any:
             raise ValueError(f"{text[:40]!r} is none of {more.replace(',', ', ')}")
         case "address" if text and not _ADDRESS.match(text):
             raise ValueError(f"{text[:80]!r} is not an address such as https://keys.example.com")
+        case "published" if text and not _PUBLISHED.match(text):
+            raise ValueError(
+                f"{text[:80]!r} is not an address such as https://example.com/keys, without a query"
+            )
         case "contact" if text and not _CONTACT.match(text):
             raise ValueError(f"{text[:80]!r} is neither mailto:… nor https://…")
         case "database" if not text.startswith(("sqlite:///", "postgresql://")):
@@ -414,6 +425,10 @@ def _read(setting: Setting, text: str) -> Any:
 
 _CONTACT: Final = re.compile(r"\A(mailto:[!-~]+@[!-~]+|https://[!-~]+)\Z")
 _MAILBOX: Final = re.compile(r"\A[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\Z")
+#: Where something is published that is believed: over https, or on this machine itself.
+_PUBLISHED: Final = re.compile(
+    r"\A(https://[^\s/?#@]+|http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?)(/[^\s?#]*)?\Z"
+)
 _ADDRESS: Final = re.compile(r"\Ahttps?://[^\s/?#@]+(/[^\s?#]*)?\Z")
 
 

@@ -4,11 +4,12 @@ Times are RFC 3339 in UTC. A secret is here only in ``issued`` and ``issued_webh
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from keywright import events, reasons
+from keywright import events, limits, reasons
+from keywright.limits import Standing
 from keywright.model import (
     Account,
     Alert,
@@ -73,6 +74,20 @@ def key(record: Key, now: int) -> dict[str, Any]:
             "environment": bound.environment,
         }
     return shown
+
+
+#: What stands in a line of an export of keys.
+EXPORTED: Final = (
+    "id", "name", "keyspace", "account", "environment", "state", "access", "scopes", "limits", "plan", "description", "team",
+    "application", "allowed_ips", "metadata", "expires_at", "state_reason", "disabled_until", "parent", "flags", "created_at",
+    "created_by", "updated_at", "ended_at", "last_used_at", "last_used_ip",
+)  # fmt: skip
+
+
+def exported(record: Key, now: int) -> dict[str, Any]:
+    """A key's record as a line of an export: limits as they are typed, and nothing of its secrets."""
+    whole = key(record, now) | {"limits": [limits.spell(item) for item in record.limits]}
+    return {name: whole[name] for name in EXPORTED}
 
 
 def changed(change: Changed, now: int) -> dict[str, Any]:
@@ -148,6 +163,16 @@ def still_stale(travelled: Propagation) -> str | None:
 def limit(item: Limit) -> dict[str, Any]:
     """One limit."""
     return {"name": item.name, "kind": item.kind, "limit": item.limit, "per": item.per}
+
+
+def standing(one: Standing) -> dict[str, Any]:
+    """A limit with how much of it is taken, and whose it is."""
+    return limit(one.limit) | {
+        "of": one.whose,
+        "used": one.used,
+        "remaining": one.remaining,
+        "resets_at": _time(one.resets_at),
+    }
 
 
 def account(record: Account) -> dict[str, Any]:

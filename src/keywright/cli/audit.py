@@ -1,11 +1,7 @@
 """``keywright audit``: read, prove and export the audit trail."""
 
-import csv
-import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +10,9 @@ from keywright.cli.opening import (
     Place,
     anywhere,
     as_json,
+    exported,
     opened,
+    print_export,
     print_json,
     print_line,
     print_table,
@@ -65,9 +63,7 @@ def list_entries(place: Place, *, as_json: bool, **narrow: Any) -> None:
 
 
 @command.command("export")
-@click.option(
-    "--format", "kind", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True, help="How."
-)
+@exported
 @click.option("--after", type=click.IntRange(min=0), default=0, help="Only entries newer than this number.")
 @anywhere
 def export(kind: str, after: int, place: Place) -> None:
@@ -75,35 +71,15 @@ def export(kind: str, after: int, place: Place) -> None:
 
     In CSV a cell that a spreadsheet would take for a formula begins with an apostrophe.
     """
-    out = sys.stdout
     with reached(place) as installation:
-        entries = installation.trail.walk(after)
-        if kind == "csv":
-            _write_csv(entries, out)
-        else:
-            for entry in entries:
-                out.write(json.dumps({**entry, "at": rfc3339(entry["at"])}, ensure_ascii=True) + "\n")
-    out.flush()
+        entries = ({**entry, "at": rfc3339(entry["at"])} for entry in installation.trail.walk(after))
+        print_export(entries, _COLUMNS, kind)
 
 
 _COLUMNS = (
     "seq", "at", "actor_kind", "actor_id", "source", "action", "target_kind", "target_id", "account", "detail",
     "request_id", "key_n", "mac",
 )  # fmt: skip
-
-
-def _write_csv(entries: Iterator[dict[str, Any]], out: TextIO) -> None:
-    rows = csv.writer(out, lineterminator="\r\n")
-    rows.writerow(_COLUMNS)
-    for entry in entries:
-        flat = {**entry, "at": rfc3339(entry["at"]), "detail": json.dumps(entry["detail"])}
-        rows.writerow([cell(flat[name]) for name in _COLUMNS])
-
-
-def cell(value: Any) -> str:
-    """A value as a cell that no spreadsheet computes."""
-    text = "" if value is None else str(value)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n", "\0") else text
 
 
 @command.command("verify")

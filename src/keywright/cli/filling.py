@@ -12,6 +12,7 @@ from keywright import limits, profiles
 from keywright.cli.opening import actor
 from keywright.client import Client
 from keywright.desk import fields
+from keywright.errors import NotFound
 from keywright.installation import Installation
 from keywright.model import Keyspace
 
@@ -24,13 +25,16 @@ def complete(
 ) -> tuple[dict[str, Any], list[str]]:
     """Keyspace, account, environment and access, and sentences about what nobody chose.
 
-    Raises ``click.UsageError`` with every choice that is still open; then nothing was made.
+    Raises ``NotFound`` for a keyspace that is not there, or ``click.UsageError`` with every choice that is still open; then
+    nothing was made.
     """
     if isinstance(installation, Client) and all(given[field] is not None for field in _CHOICES[:3]):
         return {
             field: given[field] for field in _CHOICES
         }, []  # its key may be able to make keys and nothing else
     every = {applied.keyspace.name: applied.keyspace for applied in installation.keyspaces.list()}
+    if given["keyspace"] is not None and given["keyspace"] not in every:
+        raise NotFound(f"there is no keyspace {given['keyspace'][:60]!r}")
     first = not every and given["keyspace"] is None and isinstance(installation, Installation)
     if first:
         every = {"default": profiles.load(profiles.source("default"))}

@@ -16,8 +16,10 @@ from keywright.cli.opening import (
     as_json,
     confirm,
     env_file,
+    exported,
     instant,
     opened,
+    print_export,
     print_json,
     print_line,
     print_record,
@@ -108,29 +110,40 @@ def _create(
     return issued, filled
 
 
+def _narrowing(run: Any) -> Any:
+    """The options that a list of keys is narrowed by."""
+    for option in (
+        click.option("--keyspace", help="Of one keyspace."),
+        click.option("--account", help="Of one account."),
+        click.option("--environment", help="Of one environment."),
+        click.option(
+            "--state",
+            type=click.Choice(["active", "disabled", "invalidated", "expired"]),
+            help="In one state.",
+        ),
+        click.option("--team", help="Of one team."),
+        click.option("--application", help="Of one application."),
+        click.option(
+            "--hygiene",
+            type=click.Choice(
+                ["unused", "expiring", "maker_lost_rights", "all_access", "no_limit", "no_expiry", "old"]
+            ),
+            help="Those that work and want looking after.",
+        ),
+        click.option("--search", "q", help="Part of a name, id, team, application or description."),
+        click.option(
+            "--sort",
+            type=click.Choice(["-created_at", "created_at", "name", "-name"]),
+            default="-created_at",
+            help="Newest first, unless said.",
+        ),
+    )[::-1]:
+        run = option(run)
+    return run
+
+
 @command.command("list")
-@click.option("--keyspace", help="Of one keyspace.")
-@click.option("--account", help="Of one account.")
-@click.option("--environment", help="Of one environment.")
-@click.option(
-    "--state", type=click.Choice(["active", "disabled", "invalidated", "expired"]), help="In one state."
-)
-@click.option("--team", help="Of one team.")
-@click.option("--application", help="Of one application.")
-@click.option(
-    "--hygiene",
-    type=click.Choice(
-        ["unused", "expiring", "maker_lost_rights", "all_access", "no_limit", "no_expiry", "old"]
-    ),
-    help="Those that work and want looking after.",
-)
-@click.option("--search", "q", help="Part of a name, id, team, application or description.")
-@click.option(
-    "--sort",
-    type=click.Choice(["-created_at", "created_at", "name", "-name"]),
-    default="-created_at",
-    help="Newest first, unless said.",
-)
+@_narrowing
 @click.option("--cursor", help="Where the last page ended.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many.  [50]")
 @as_json
@@ -142,6 +155,24 @@ def list_keys(place: Place, *, as_json: bool, **narrow: Any) -> None:
         show_page(page, narrow["q"], installation.clock(), as_json=as_json)
 
 
+@command.command("export")
+@_narrowing
+@exported
+@anywhere
+def export(kind: str, place: Place, **narrow: Any) -> None:
+    """Write every key of a list to standard output, and nothing of its secrets.
+
+    In CSV a cell that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    from keywright import shown
+
+    with reached(place) as installation:
+        _warn_of_secret(narrow["q"])
+        now = installation.clock()
+        found = (shown.exported(key, now) for key in installation.keys.walk(**narrow))
+        print_export(found, shown.EXPORTED, kind)
+
+
 @command.command("get")
 @click.argument("key_id")
 @as_json
@@ -150,6 +181,34 @@ def get(key_id: str, place: Place, *, as_json: bool) -> None:
     """Show one key."""
     with reached(place) as installation:
         show_key(installation.keys.get(key_id), installation.clock(), as_json=as_json)
+
+
+@command.command("limits")
+@click.argument("key_id")
+@as_json
+@anywhere
+def limits(key_id: str, place: Place, *, as_json: bool) -> None:
+    """Say how much is used of what a key is held to: its own limits, its account's and its plan's."""
+    from keywright import limits as arithmetic
+    from keywright import shown
+
+    with reached(place) as installation:
+        held = installation.keys.limits(key_id)
+    if as_json:
+        print_json({"items": [shown.standing(one) for one in held], "next_cursor": None})
+        return
+    rows = [
+        (
+            one.limit.name,
+            arithmetic.spell(one.limit),
+            one.whose,
+            one.used,
+            one.remaining,
+            "never" if one.resets_at is None else rfc3339(one.resets_at)[:19].replace("T", " "),
+        )
+        for one in held
+    ]
+    print_table(("NAME", "LIMIT", "OF", "USED", "LEFT", "RESETS"), rows, nothing="no limits")
 
 
 @command.command("edit")
@@ -394,32 +453,42 @@ def _plain(document: Any) -> Any:
 def show_page(page: "Page", q: str | None, now: int, *, as_json: bool) -> None:
     """Print a page of keys that were searched for ``q``."""
     from keywright import shown
+
+    _warn_of_secret(q)
+    if as_json:
+        print_json({"items": [shown.key(key, now) for key in page.items], "next_cursor": page.next_cursor})
+        return
+    managed = any(key.type == "m" for key in page.items)
+    whose = ("BOUND TO", "SCOPES") if managed else ("ACCOUNT", "ENVIRONMENT", "ACCESS")
+    columns = ("ID", "NAME", *whose, "STATE", "CREATED", "LAST USED")
+    rows = [
+        (k.id, k.name[:40], *_whose(k), k.state, _day(k.created_at), _day(k.last_used_at)) for k in page.items
+    ]
+    print_table(columns, rows, nothing="no keys")
+    if page.next_cursor:
+        click.echo(f"more: --cursor {page.next_cursor}", err=True)
+
+
+def _whose(key: "Key") -> tuple[str, ...]:
+    """Whose a key is and what it may do; of a management key, to what it is bound."""
+    if key.type == "m":
+        return _bound(key), ", ".join(key.scopes[:3]) + (" …" if len(key.scopes) > 3 else "")
+    return key.account, key.environment, key.access
+
+
+def _bound(key: "Key") -> str:
+    bound = key.binding
+    told = () if bound is None else (bound.account, bound.keyspace, bound.environment)
+    return ", ".join(name for name in told if name) or "nothing"
+
+
+def _warn_of_secret(q: str | None) -> None:
     from keywright.desk.listing import is_secret
 
     if is_secret(q):
         click.echo(
             "That was a secret. It was looked up by its id; now it stands in your shell's history.", err=True
         )
-    if as_json:
-        print_json({"items": [shown.key(key, now) for key in page.items], "next_cursor": page.next_cursor})
-        return
-    columns = ("ID", "NAME", "ACCOUNT", "ENVIRONMENT", "ACCESS", "STATE", "CREATED", "LAST USED")
-    rows = [
-        (
-            k.id,
-            k.name[:40],
-            k.account,
-            k.environment,
-            k.access,
-            k.state,
-            _day(k.created_at),
-            _day(k.last_used_at),
-        )
-        for k in page.items
-    ]
-    print_table(columns, rows, nothing="no keys")
-    if page.next_cursor:
-        click.echo(f"more: --cursor {page.next_cursor}", err=True)
 
 
 def show_key(key: "Key", now: int, *, as_json: bool) -> None:
@@ -437,12 +506,7 @@ def show_key(key: "Key", now: int, *, as_json: bool) -> None:
             ("id", key.id),
             ("name", key.name),
             ("description", key.description),
-            ("keyspace", key.keyspace),
-            ("account", key.account),
-            ("environment", key.environment),
-            ("team", key.team),
-            ("application", key.application),
-            ("access", key.access),
+            *_place_of(key),
             ("scopes", list(key.scopes)),
             ("limits", [arithmetic.spell(limit) for limit in key.limits]),
             ("plan", key.plan),
@@ -457,6 +521,19 @@ def show_key(key: "Key", now: int, *, as_json: bool) -> None:
             ("last used", _last_used(record)),
         ]
     )
+
+
+def _place_of(key: "Key") -> "list[tuple[str, str | None]]":
+    if key.type == "m":
+        return [("bound to", _bound(key))]
+    return [
+        ("keyspace", key.keyspace),
+        ("account", key.account),
+        ("environment", key.environment),
+        ("team", key.team),
+        ("application", key.application),
+        ("access", key.access),
+    ]
 
 
 def show_changed(changed: "Changed", now: int, done: str, *, as_json: bool) -> None:
@@ -523,6 +600,7 @@ def _print_credential(
             ("access", [key.access, *key.scopes]),
             ("limits", [arithmetic.spell(limit) for limit in key.limits]),
             ("expires", "never" if key.expires_at is None else rfc3339(key.expires_at)),
+            ("old secret", _old_secret(key)),
             ("id", credential.id),
             *([] if file else _told(issued, ways)),
         ]
@@ -537,6 +615,15 @@ def _print_credential(
     )
     runs = "" if server(place) else ", while `keywright serve` runs"
     click.echo(f"\nTry it{runs}:\n\n{ways[0].curl}")
+
+
+def _old_secret(key: "Key") -> str | None:
+    """What becomes of the secret before this one."""
+    new, *older = key.secrets
+    if new.n == 1:
+        return None
+    until = max((one.ends_at or 0 for one in older), default=0)
+    return f"goes on until {rfc3339(until)} at the latest" if until > new.created_at else "has ended"
 
 
 def _told(issued: "Issued", ways: "Sequence[Presentation]") -> list[tuple[str, str]]:

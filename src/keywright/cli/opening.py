@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import wraps
@@ -49,7 +49,11 @@ _url = click.option(
 _elsewhere = click.option(
     "--url", hidden=True, is_eager=True, expose_value=False, callback=lambda ctx, _, url: _here(ctx, url)
 )
+_key_elsewhere = click.option("--key", hidden=True, expose_value=False)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the body of the matching HTTP answer.")
+exported = click.option(
+    "--format", "kind", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True, help="How."
+)
 quiet = click.option(
     "--quiet",
     is_flag=True,
@@ -93,7 +97,7 @@ class Place(NamedTuple):
 
 def where(function: F) -> F:
     """The options of a verb that works on a database alone: which one. A server that is named is refused."""
-    return _database(_config(_elsewhere(function)))
+    return _database(_config(_elsewhere(_key_elsewhere(function))))
 
 
 def anywhere(function: F) -> F:
@@ -322,6 +326,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, nothin
     )
     for row in cells:
         click.echo("  ".join(f"{cell:<{widths[place]}}" for place, cell in enumerate(row)).rstrip())
+
+
+def print_export(records: Iterable[dict[str, Any]], columns: Sequence[str], kind: str) -> None:
+    """Write records to standard output, as JSON lines or as CSV that no spreadsheet computes."""
+    from keywright import sheet
+
+    out = sys.stdout
+    if kind == "csv":
+        out.writelines(sheet.lines(records, columns))
+    else:
+        out.writelines(json.dumps(record, ensure_ascii=True) + "\n" for record in records)
+    out.flush()
 
 
 def printable(value: Any) -> str:

@@ -73,11 +73,28 @@ class Leaks(Desk):
             raise Throttled(
                 wait, f"One address may report {MOST_REPORTS} times an hour; wait {wait} seconds."
             )
-        spelled = (_spelled(token) for token in set(tokens))
-        proven = self._prove(one for one in spelled if one is not None)
-        rows = [Leak(key_id, n, now, found) for key_id, n in sorted(set(proven))]
+        self._take([(token, found) for token in dict.fromkeys(tokens)], now)
+
+    def matched(self, found: Sequence[tuple[str, str | None]]) -> Sequence[bool]:
+        """Take what a partner has found, whose signature was proven: tokens, and where; which of them are ours.
+
+        It is written down before this returns. A place that is no address is left out. Raises ``Unavailable``.
+        """
+        return self._take([(token, _place_or_none(url)) for token, url in found], self.clock())
+
+    def _take(self, found: Sequence[tuple[str, str | None]], now: int) -> Sequence[bool]:
+        list(
+            self._prove(())
+        )  # without the store nobody can say, and whoever reports is not told by what it is about
+        proven = [self._proven(token) for token, _ in found]
+        rows = [Leak(*one, now, url) for one, (_, url) in zip(proven, found, strict=True) if one is not None]
         with self.database.write("usage") as tx:
             leaks.add(tx, rows)
+        return [one is not None for one in proven]
+
+    def _proven(self, token: str) -> tuple[str, int] | None:
+        spelled = _spelled(token)
+        return None if spelled is None else next(iter(self._prove([spelled])), None)
 
     def see_to(self, bounds: Bounds) -> int:
         """Do with what was reported as its keyspaces say; how many alerts were raised. Raises ``Unavailable``."""
@@ -127,6 +144,13 @@ def _place(url: str | None) -> str | None:
     if credential.INSIDE.search(text) or credential.INSIDE_DOTTED.search(text):
         raise Invalid("holds a credential itself", path="url")
     return url
+
+
+def _place_or_none(url: str | None) -> str | None:
+    try:
+        return _place(url)
+    except Invalid:
+        return None
 
 
 def _finding(at: int, urls: Sequence[str], key: Key, policy: str, found: Sequence[int]) -> Finding:

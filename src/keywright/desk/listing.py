@@ -1,18 +1,21 @@
 """Keys as they are read: one, or a list by filters and findings, with what is known of their use."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection
 
 from keywright import credential, roles
+from keywright import limits as arithmetic
 from keywright.desk import Desk, cursors, fields, grants
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.errors import Conflict, Exceeds, Forbidden, Invalid, NotFound, Unavailable
 from keywright.hygiene import FINDINGS, MAKER_LOST_RIGHTS, UNUSED, bounds
-from keywright.model import MANAGEMENT, Binding, Key, Keyspace, Page, Person
-from keywright.store import keys, keyspaces, people, usage
+from keywright.limits import Standing
+from keywright.model import MANAGEMENT, Binding, Key, Keyspace, Limit, Page, Person
+from keywright.store import keys, keyspaces, people, quotas, spend, usage
 from keywright.store.keys import SORTS, Filter, Outline
 from keywright.store.usage import Seen
 
@@ -32,6 +35,22 @@ class Listing(Desk):
             found = self._covered(keys.get(connection, key_id, now), key_id, reach)
             found = _with_flags(connection, [with_children(connection, found, now)])[0]
         return self._with_last_use([found])[0]
+
+    def limits(self, key_id: str, *, reach: Reach = EVERYTHING) -> Sequence[Standing]:
+        """What a key's use is taken from, its own limits, its account's and its plan's, and how much of each is taken.
+
+        Raises ``NotFound``, for a deleted or a foreign key too, and ``Unavailable`` where nobody can say.
+        """
+        now = self.clock()
+        with self.database.read() as connection:
+            self._covered(keys.get(connection, key_id, now), key_id, reach)
+            charged = [
+                charge
+                for holder in quotas.held(connection, [key_id])
+                for charge in quotas.charges(connection, holder)
+            ]
+        with self.database.read("spend") as connection:
+            return tuple(_standing(connection, subject, limit, now) for subject, limit in charged)
 
     def made(self, key_id: str, *, reach: Reach = EVERYTHING) -> Key:
         """Read the key that an earlier call made. Raises ``Conflict`` where it has been deleted since."""
@@ -99,6 +118,13 @@ class Listing(Desk):
         following = cursors.write(keys.place_of(shown[-1], sort), narrow, key) if more else None
         return Page(tuple(shown), following)
 
+    def walk(self, **narrow: Any) -> Iterator[Key]:
+        """Every key of a list, however many there are: takes what ``list`` takes, and raises what it raises, at once.
+
+        A key that is made or changed meanwhile may be told as it was or as it is.
+        """
+        return walk(partial(self.list, **narrow, limit=LONGEST_PAGE))
+
     def keyspace_of(self, key: Key) -> Keyspace:
         """The definition that a key belongs to."""
         with self.database.read() as connection:
@@ -165,6 +191,24 @@ class Listing(Desk):
         with self.database.read("usage") as connection:
             seen = usage.last(connection, [key.id for key in found])
         return tuple(_used(key, seen) for key in found)
+
+
+def _standing(connection: Connection, subject: str, limit: Limit, now: int) -> Standing:
+    used, wait = spend.stands(connection, subject, limit, limit.limit, now)  # when all of it is there again
+    named = msgspec.structs.replace(limit, name=arithmetic.told(subject, limit))
+    return Standing(named, arithmetic.whose(subject), used, None if wait is None else now + wait)
+
+
+def walk(read: Callable[..., Page]) -> Iterator[Any]:
+    """The items of a list that is read page by page. The first is read at once."""
+    return _going_on(read, read())
+
+
+def _going_on(read: Callable[..., Page], page: Page) -> Iterator[Any]:
+    yield from page.items
+    while page.next_cursor is not None:
+        page = read(cursor=page.next_cursor)
+        yield from page.items
 
 
 def with_children(connection: Connection, key: Key, now: int) -> Key:
@@ -250,4 +294,4 @@ def is_secret(q: str | None) -> bool:
     return credential.parse_token(text) is not None or credential.INSIDE.search(text) is not None
 
 
-__all__ = ["LONGEST_PAGE", "Listing", "is_secret", "with_children"]
+__all__ = ["LONGEST_PAGE", "Listing", "is_secret", "walk", "with_children"]

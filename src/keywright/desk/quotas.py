@@ -1,12 +1,10 @@
-"""Quotas: what is used of them, and, told of by webhooks, those that run out: at 80 % and when nothing is left, once a period.
+"""Quotas that run out, told of by webhooks: at 80 % and when nothing is left, once a period.
 
 What is spent is looked at every half minute, of the keys that were used since. Nothing of it is on the path of a request.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
-
-from sqlalchemy import Connection
 
 from keywright import events
 from keywright import limits as arithmetic
@@ -14,7 +12,7 @@ from keywright.desk import Desk, messages
 from keywright.events import QUOTA, Place
 from keywright.keyring import Keyring
 from keywright.model import Limit
-from keywright.store import deliveries, keys, keyspaces, quotas, webhooks
+from keywright.store import deliveries, keys, quotas, webhooks
 from keywright.store.db import Database
 from keywright.store.quotas import Held
 from keywright.store.webhooks import Message
@@ -45,7 +43,7 @@ class Spent(NamedTuple):
 
 
 class Quotas(Desk):
-    """What has been spent of quotas and credits."""
+    """Whose quotas and credits run low."""
 
     def __init__(self, database: Database, keyring: Keyring, clock: Callable[[], int]) -> None:
         super().__init__(database, keyring, clock)
@@ -62,24 +60,17 @@ class Quotas(Desk):
         self._read_at = now
         return told
 
-    def of(self, key_id: str) -> Sequence[Spent]:
-        """What a key's use is taken from, its own, its plan's and its account's, and how much of each is taken by now."""
-        return self._held([key_id], self.clock())
-
     def _spent(self, since: int, now: int) -> Sequence[Spent]:
         with self.database.read() as connection:
             if not any(webhooks.wants(connection, name) for name in QUOTA):
                 return ()
         with self.database.read("usage") as connection:
             used = quotas.active(connection, since)
-        return self._held(used, now)
-
-    def _held(self, used: Iterable[str], now: int) -> Sequence[Spent]:
         with self.database.read() as connection:
             charged = {
                 (subject, limit.name, arithmetic.period_start(limit, now)): (limit, holder)
                 for holder in quotas.held(connection, used)
-                for subject, limit in _charges(connection, holder)
+                for subject, limit in quotas.charges(connection, holder)
                 if limit.kind != "rate"
             }
         with self.database.read("spend") as connection:
@@ -123,13 +114,3 @@ class Quotas(Desk):
             key = keys.get(connection, holder.id, now)
         about = {"quota": quota} if key is None else {"quota": quota, "key": events.key(key)}
         return Place(holder.account, holder.keyspace, holder.environment), about
-
-
-def _charges(connection: Connection, holder: Held) -> Iterable[tuple[str, Limit]]:
-    """Whose counters a key's use is taken from, as a verification has it."""
-    yield from ((f"key:{holder.id}", limit) for limit in holder.limits)
-    yield from ((f"account:{holder.account_id}", limit) for limit in holder.shared)
-    applied = None if holder.plan is None else keyspaces.get(connection, holder.keyspace)
-    if applied is not None and holder.plan in applied.keyspace.plans:
-        plan = applied.keyspace.plans[holder.plan]
-        yield from ((f"key:{holder.id}:plan", limit) for limit in plan.limits)

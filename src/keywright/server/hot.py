@@ -56,8 +56,11 @@ ANYBODY: Final = frozenset(
         ("POST", "/v1/session/link"),
         ("POST", "/v1/session/follow"),
         ("POST", "/v1/leaks/report"),
+        ("POST", "/v1/leaks/github"),
     ]
 )
+#: Where a signature is proven over a body before anything of it is read.
+SIGNED: Final = "/v1/leaks/github"
 HSTS: Final = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _VERIFY: Final = ("verify",)
 _HSTS_LINE: Final = lines_of([HSTS])
@@ -470,14 +473,14 @@ def _gate_name(scope: Scope) -> str:
 async def read_and_pass(scope: Scope, receive: Receive, send: Send, app: App) -> None:
     """Read a body within its limit, refuse what is not acceptable JSON, and hand the request on with it."""
     try:
-        limit = BATCH_LIMIT if scope["path"] == "/v1/leaks/report" else BODY_LIMIT
+        limit = BATCH_LIMIT if scope["path"] in ("/v1/leaks/report", SIGNED) else BODY_LIMIT
         body = await read_body(receive, limit)
     except TooLarge:
         await respond_problem(scope, send, "too_large", f"The body may have {limit} bytes.")
         return
     except CutOff:
         return
-    if body:
+    if body and scope["path"] != SIGNED:
         if not accept_json(scope["headers"]):
             await respond_problem(
                 scope, send, "unsupported_media_type", "Send Content-Type: application/json."

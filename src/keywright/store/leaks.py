@@ -32,11 +32,10 @@ def report(tx: Connection, source: str, now: int, within: int) -> tuple[int, int
 
 def add(tx: Connection, found: Iterable[Leak]) -> None:
     """Write down what is not known yet; of what is, the first report stands."""
-    for one in sorted(found):
-        known = select(leaks.c.at).where(leaks.c.key_id == one.key_id, leaks.c.secret == one.secret)
-        if tx.execute(known).first() is None:
-            dialect = sqlite if tx.dialect.name == "sqlite" else postgresql
-            tx.execute(dialect.insert(leaks).values(one._asdict()).on_conflict_do_nothing())
+    rows = [one._asdict() for one in sorted(found, key=lambda leak: leak[:3])]
+    if rows:
+        dialect = sqlite if tx.dialect.name == "sqlite" else postgresql
+        tx.execute(dialect.insert(leaks).on_conflict_do_nothing(), rows)
 
 
 def waiting(connection: Connection, limit: int) -> list[Leak]:

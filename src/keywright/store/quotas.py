@@ -7,6 +7,7 @@ import msgspec
 from sqlalchemy import Connection, select, tuple_
 
 from keywright.model import Limit
+from keywright.store import keyspaces
 from keywright.store.schema import accounts, keys, spent, usage_minutes
 from keywright.times import SECOND
 
@@ -50,6 +51,16 @@ def held(connection: Connection, key_ids: Iterable[str]) -> Iterator[Held]:
             if own or shared or row.plan is not None:
                 whose = row.id, row.keyspace, row.environment, row.account_id, row.username
                 yield Held(*whose, row.plan, own, shared)
+
+
+def charges(connection: Connection, holder: Held) -> Iterator[tuple[str, Limit]]:
+    """Whose counters a key's use is taken from, as a verification has it."""
+    yield from ((f"key:{holder.id}", limit) for limit in holder.limits)
+    yield from ((f"account:{holder.account_id}", limit) for limit in holder.shared)
+    applied = None if holder.plan is None else keyspaces.get(connection, holder.keyspace)
+    if applied is not None and holder.plan in applied.keyspace.plans:
+        plan = applied.keyspace.plans[holder.plan]
+        yield from ((f"key:{holder.id}:plan", limit) for limit in plan.limits)
 
 
 def used(connection: Connection, places: Iterable[Place]) -> dict[Place, int]:

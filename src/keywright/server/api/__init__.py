@@ -21,6 +21,7 @@ from keywright.installation import Installation
 from keywright.server.api.caller import Refused
 from keywright.server.api.description import Described
 from keywright.server.callers import Caller
+from keywright.server.partner import Partner
 from keywright.settings import Settings
 
 log = logging.getLogger("keywright")
@@ -62,6 +63,8 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
     )
     app.state.installation = installation
     app.state.settings = settings
+    keys_url = settings.leaks_github_keys_url
+    app.state.partner = Partner(keys_url) if keys_url else None
     app.state.routes = [route for noun in nouns for route in noun.router.routes]
     for noun in nouns:
         app.include_router(noun.router)

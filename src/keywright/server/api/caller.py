@@ -6,6 +6,7 @@ from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 
 from keywright.desk.once import Once, read
+from keywright.errors import Invalid
 from keywright.installation import Installation
 from keywright.roles import OVER_KEYS
 from keywright.server.callers import Caller, PasswordNeeded, SecondFactorMissing, lacks_factor
@@ -56,10 +57,19 @@ def needs(scope: str, *, fresh: bool = False, operator: bool = False) -> Any:
                 raise Refused(scope)
         if fresh and found.session is not None and not opened.sessions.is_fresh(found.session):
             raise PasswordNeeded
+        _refuse_unknown(request)
         return within
 
     caller.scope = scope  # type: ignore[attr-defined]  # read by the test that every route names one
     return Depends(caller)
+
+
+def _refuse_unknown(request: Request) -> None:
+    """A filter that is misspelt must not give a list that is not narrowed. Raises ``Invalid``."""
+    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            raise Invalid("is not a parameter of this call", path=name[:60])
 
 
 class Repeatable:

@@ -18,6 +18,7 @@ from keywright.times import parse_instant
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 Reads = Annotated[Caller, needs("keys:read")]
+Counts = Annotated[Caller, needs("usage:read")]
 Writes = Annotated[Caller, needs("keys:write")]
 Creating = Annotated[Repeatable, Depends()]
 Access = Literal["all", "read_only", "restricted"]
@@ -175,6 +176,14 @@ def get(key_id: str, caller: Reads, opened: Opened, response: Response) -> dict[
     """Read one."""
     uncached(response)
     return shown.key(opened.keys.get(key_id, reach=caller.reach), opened.clock())
+
+
+@router.get("/{key_id}/limits")
+def limits(key_id: str, caller: Counts, opened: Opened, response: Response) -> dict[str, Any]:
+    """What a key's use is taken from: its own limits, its account's and its plan's, and how much of each is taken."""
+    uncached(response)
+    held = opened.keys.limits(key_id, reach=caller.reach)
+    return {"items": [shown.standing(one) for one in held], "next_cursor": None}
 
 
 @router.patch("/{key_id}")

@@ -1,13 +1,15 @@
 """``/v1/leaks``: whoever finds keys where they should not be says so. Anonymous."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from keywright.desk.leaks import LONGEST_URL, MOST_TOKENS
+from keywright.errors import NotFound
 from keywright.server.api.caller import Opened
 from keywright.server.api.keys import uncached
+from keywright.server.partner import Partner, feedback, read_matches
 
 router = APIRouter(prefix="/v1/leaks", tags=["leaks"])
 
@@ -36,3 +38,44 @@ def report(body: Report, request: Request, opened: Opened, response: Response) -
     uncached(response)
     opened.leaks.report(body.tokens, url=body.url, source=request.scope["keywright.client"] or "")
     return Accepted()
+
+
+#: The headers of a report by GitHub: by which key it is signed, and the signature.
+_SIGNED: Final = ("github-public-key-identifier", "github-public-key-signature")
+_MATCHES: Final = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {name: {"type": "string"} for name in ("token", "type", "url", "source")},
+                },
+            }
+        }
+    },
+}
+
+
+async def _raw(request: Request) -> bytes:
+    return await request.body()
+
+
+@router.post("/github", openapi_extra={"requestBody": _MATCHES})
+def github(
+    body: Annotated[bytes, Depends(_raw)], request: Request, opened: Opened, response: Response
+) -> list[dict[str, Any]]:
+    """Take what GitHub's secret scanning has found, as to one of its partners. It is signed by GitHub.
+
+    What is done with a key that is ours, its keyspace says. The answer labels each match by its SHA-256: `true_positive`
+    where it is, or was, a key of this installation. 404 unless `leaks_github_keys_url` is set, and without a signature.
+    """
+    uncached(response)
+    partner: Partner | None = request.app.state.partner
+    given = [request.headers.getlist(name) for name in _SIGNED]
+    if partner is None or any(len(values) != 1 for values in given):
+        raise NotFound("there is nothing here")
+    partner.prove(body, given[0][0], given[1][0])
+    matches = read_matches(body)
+    return feedback(matches, opened.leaks.matched([(match.token, match.url) for match in matches]))

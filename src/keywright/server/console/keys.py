@@ -5,8 +5,9 @@ from typing import Any, Final, get_args
 from urllib.parse import urlencode
 
 import msgspec
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from keywright import sheet, shown
 from keywright.desk.listing import is_secret
 from keywright.desk.once import Replay, read
 from keywright.errors import CallerError, Exceeds, Invalid
@@ -64,6 +65,16 @@ def listing(visit: Visit) -> Response:
         creating=_form(visit, visit.query, ""),
         status_of=lambda key: _status(visit, key, lately),
     )
+
+
+def download(visit: Visit) -> Response:
+    """The whole list as a file that a spreadsheet opens, narrowed as it is shown."""
+    narrow = {name: value for name in FILTERS if name != "cursor" and (value := field(visit.query, name))}
+    space, now = _space(visit).name, visit.opened.clock()
+    found = visit.opened.keys.walk(account=visit.account, keyspace=space, reach=visit.reach, **narrow)
+    lines = sheet.lines((shown.exported(key, now) for key in found), shown.EXPORTED)
+    kept = {"Content-Disposition": f'attachment; filename="{space}-keys.csv"'}
+    return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=kept)
 
 
 def _status(visit: Visit, key: Key, lately: Mapping[str, recent.Recent]) -> words.Status:
@@ -272,7 +283,7 @@ def detail(visit: Visit) -> Response:
         alerts=[RULES[one.rule].sentence for one in alerts],
         state=_status(visit, key, recent.of(visit, [key])),
         sentence=words.sentence(_space(visit), key.access, key.scopes),
-        spent=visit.opened.quotas.of(key.id) if may_use else [],
+        spent=visit.opened.keys.limits(key.id, reach=visit.reach) if may_use else (),
         maker=words.maker(key.created_by, _names(visit, [key])),
         metadata=_spelled(key.metadata),
         like=_like(key),
@@ -455,6 +466,7 @@ _AT: Final = "/console/@{account}/{keyspace}/keys"
 PAGES: Final = (
     Page("GET", "/console/@{account}", overview),
     Page("GET", _AT, listing, "keys:read"),
+    Page("GET", f"{_AT}.csv", download, "keys:read"),
     Page("GET", f"{_AT}/new", new, "keys:write"),
     Page("POST", _AT, create, "keys:write"),
     Page("GET", _AT + "/{key_id}", detail, "keys:read"),

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from keywright import hygiene, limits, reasons
-from keywright.desk.quotas import Spent
 from keywright.errors import CODES
 from keywright.model import Key, Keyspace, Limit
 from keywright.schemes import SCHEMES
@@ -262,10 +261,10 @@ def limit(one: Limit) -> str:
     return limits.spell(one)
 
 
-def spent(one: Spent) -> str:
-    """How much of a quota, or of credits, is used, and whose they are if not the key's own."""
+def spent(one: limits.Standing) -> str:
+    """How much of a limit is used, and whose it is if not the key's own."""
     of = f"{one.limit.limit:,} credits" if one.limit.kind == "credits" else limits.spell(one.limit)
-    if one.subject.startswith("account:"):
+    if one.whose == "account":
         of += ", with the account's other keys"
     return f"{one.used:,} of {of}"
 
