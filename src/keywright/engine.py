@@ -374,19 +374,24 @@ class Engine:
         record, secret, _, _ = self._identify(presented, now, stale, at_hand)
         return None if record is None or secret is None else (record.keyspace, record.environment)
 
-    def proven(self, many: Iterable[Spelled], now: int) -> Iterator[tuple[str, int]]:
-        """Of credentials, those that are right: whose key they are, and the number of the secret. Raises ``Unavailable``."""
+    def proven(self, many: Iterable[Spelled | None], now: int) -> Iterator[tuple[str, int] | None]:
+        """Of each credential, where it is right: whose key it is, and the number of the secret.
+
+        Raises ``Unavailable`` where the store does not answer, whatever the credentials are.
+        """
         if self.fresh(now):
             raise Unavailable("the store does not answer")
         for spelled in many:
-            try:
-                record, secret, _, _ = self._identify(Presented(spelled.spelling, spelled), now, False, None)
-            except Unavailable:
-                if self._cache.get(spelled.id) is None:
-                    raise
-                continue  # an entry of the installation's secret is not configured here: nobody can tell
-            if record is not None and secret is not None:
-                yield record.id, secret.n
+            yield None if spelled is None else self._proven(spelled, now)
+
+    def _proven(self, spelled: Spelled, now: int) -> tuple[str, int] | None:
+        try:
+            record, secret, _, _ = self._identify(Presented(spelled.spelling, spelled), now, False, None)
+        except Unavailable:
+            if self._cache.get(spelled.id) is None:
+                raise
+            return None  # an entry of the installation's secret is not configured here: nobody can tell
+        return None if record is None or secret is None else (record.id, secret.n)
 
     def compiled(self, name: str, *, stale: bool = False, at_hand: AtHand | None = None) -> Compiled:
         """A keyspace as verifications need it. Raises ``NotFound``."""

@@ -183,7 +183,7 @@ class Installation:
             self._postman = Postman(self.database, self.mails.mailing, self.clock)
         return self._postman
 
-    def _proven(self, many: Iterable[Spelled]) -> Iterable[tuple[str, int]]:
+    def _proven(self, many: Iterable[Spelled | None]) -> Iterable[tuple[str, int] | None]:
         return self.engine.proven(many, self.clock())
 
     def close(self) -> None:

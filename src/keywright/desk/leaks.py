@@ -37,7 +37,7 @@ _AT_ONCE: Final = 100
 _URL: Final = re.compile(r"\Ahttps?://[!-~]+\Z")
 
 #: Whose a credential is, and the number of its secret, where it is proven.
-Prove = Callable[[Iterable[Spelled]], Iterable[tuple[str, int]]]
+Prove = Callable[[Iterable[Spelled | None]], Iterable[tuple[str, int] | None]]
 
 
 class Leaks(Desk):
@@ -83,18 +83,11 @@ class Leaks(Desk):
         return self._take([(token, _place_or_none(url)) for token, url in found], self.clock())
 
     def _take(self, found: Sequence[tuple[str, str | None]], now: int) -> Sequence[bool]:
-        list(
-            self._prove(())
-        )  # without the store nobody can say, and whoever reports is not told by what it is about
-        proven = [self._proven(token) for token, _ in found]
+        proven = list(self._prove(_spelled(token) for token, _ in found))
         rows = [Leak(*one, now, url) for one, (_, url) in zip(proven, found, strict=True) if one is not None]
         with self.database.write("usage") as tx:
             leaks.add(tx, rows)
         return [one is not None for one in proven]
-
-    def _proven(self, token: str) -> tuple[str, int] | None:
-        spelled = _spelled(token)
-        return None if spelled is None else next(iter(self._prove([spelled])), None)
 
     def see_to(self, bounds: Bounds) -> int:
         """Do with what was reported as its keyspaces say; how many alerts were raised. Raises ``Unavailable``."""
