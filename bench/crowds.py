@@ -41,10 +41,10 @@ def figures() -> list[Figure]:
     """All of them."""
     with _opened(STORED[0]) as few, _opened(STORED[1]) as many:
         some = [requests_of(stored, ACTIVE) for stored in STORED]
-        cold = _cold(many)
         for kw, requests in ((few, some[0]), (many, some[1])):
             _spin(kw, requests)
         rounds = [_spin(few, some[0]) / _spin(many, some[1]) for _ in range(ROUNDS)]
+        cold = _cold(many)  # last: what it leaves in memory would be active besides
     with _opened(STORED[1]) as kw:
         kept = _memory(kw, requests_of(STORED[1], REMEMBERED))
     return [
