@@ -1,6 +1,6 @@
 """Settings: one typed table, read from flags, the environment and a TOML file, in that order of precedence.
 
-Every setting may come from ``KEYWRIGHT_<NAME>``; a confidential one also from the file that ``KEYWRIGHT_<NAME>_FILE``
+Every setting may come from ``KEYWRIGHT_<NAME>``; what is or may hold a password also from the file that ``KEYWRIGHT_<NAME>_FILE``
 names. The reference page is made from this table.
 """
 
@@ -26,6 +26,11 @@ class Setting(NamedTuple):
     default: str
     sentence: str
     confidential: bool = False
+
+    @property
+    def may_be_filed(self) -> bool:
+        """Whether a file may hold it that ``KEYWRIGHT_<NAME>_FILE`` names: what is, or may hold, a password."""
+        return self.confidential or self.kind == "database"
 
 
 SETTINGS: Final = (
@@ -267,7 +272,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None
 def unknown(environ: Mapping[str, str]) -> list[str]:
     """Variables that begin as ours do and are none: most likely a setting that is spelled wrong."""
     known = {variable(setting) for setting in SETTINGS} | set(OTHERS)
-    known |= {f"{variable(setting)}_FILE" for setting in SETTINGS if setting.confidential}
+    known |= {f"{variable(setting)}_FILE" for setting in SETTINGS if setting.may_be_filed}
     return sorted(name for name in environ if name.startswith("KEYWRIGHT_") and name not in known)
 
 
@@ -324,7 +329,7 @@ def reference() -> str:
     ]
     for setting in SETTINGS:
         named = f"`{variable(setting)}`" + (
-            f", or a file in `{variable(setting)}_FILE`" if setting.confidential else ""
+            f", or a file in `{variable(setting)}_FILE`" if setting.may_be_filed else ""
         )
         default = f"`{setting.default}`" if setting.default else ""
         lines.append(
@@ -370,7 +375,7 @@ def _text(
     named = variable(setting)
     if environ.get(named):
         return environ[named], named
-    if setting.confidential and environ.get(f"{named}_FILE"):
+    if setting.may_be_filed and environ.get(f"{named}_FILE"):
         path = Path(environ[f"{named}_FILE"])
         try:
             return path.read_text(encoding="utf-8").strip(), f"{named}_FILE"

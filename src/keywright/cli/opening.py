@@ -151,7 +151,7 @@ def server(place: Place) -> str | None:
     if place.url or place.database:
         return place.url
     named = os.environ.get("KEYWRIGHT_URL")
-    if named and os.environ.get("KEYWRIGHT_DATABASE"):
+    if named and (os.environ.get("KEYWRIGHT_DATABASE") or os.environ.get("KEYWRIGHT_DATABASE_FILE")):
         raise click.UsageError("KEYWRIGHT_URL and KEYWRIGHT_DATABASE are both set: say --url or --database")
     return named or None
 
