@@ -13,7 +13,7 @@ from child import Child
 from conftest import EVERY as EVERY_SOURCE
 from conftest import again, bearer, make, sql
 from keywright import Invalid, Issued, Keywright
-from keywright.cache import Cache, Entry
+from keywright.cache import Cache
 from keywright.clock import process_clock
 from keywright.engine import AtHand
 from keywright.installation import _leave as leave
@@ -185,15 +185,15 @@ def test_a_slow_reader_cannot_put_back_what_a_change_has_evicted(kw: Keywright) 
 
     kw.keys.invalidate(key.key.id)
     cache.apply(kw.installation.lookup.changes(applied))
-    cache.put(key_id, Entry(record), applied)
-    assert cache.get(key_id) is None
+    cache.put(record, applied)
+    assert cache.get(key.key.id) is None
 
     cache.put_absent(key_id, applied, 0)
     assert not cache.is_absent(key_id, 1)
     fresh = kw.installation.lookup.find(key_id)
     assert fresh is not None
-    cache.put(key_id, Entry(fresh), cache.applied)
-    assert cache.get(key_id) is not None
+    cache.put(fresh, cache.applied)
+    assert cache.get(key.key.id) is not None
 
 
 @pytest.mark.security("T-28", "R-39")

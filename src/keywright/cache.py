@@ -34,9 +34,7 @@ class Entry(msgspec.Struct, gc=False):
     as_pair: bytes | None = None
     #: what ``/v1/verify`` says of the key and its account, as JSON
     said: bytes | None = None
-    #: the identity headers of a forward-auth answer
-    headers: tuple[tuple[bytes, bytes], ...] | None = None
-    #: the same, as they stand on the wire
+    #: the identity headers of a forward-auth answer, as they stand on the wire
     lines: bytes | None = None
 
 
@@ -76,7 +74,7 @@ class Cache:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._entries: dict[bytes, Entry] = {}
+        self._entries: dict[str, Entry] = {}  # by the record's own text of the id: once in memory
         self._proofs: dict[bytes, KeyRecord] = {}
         self._keyspaces: dict[str, Compiled] = {}
         self._absent: dict[bytes, int] = {}
@@ -86,7 +84,7 @@ class Cache:
         self._lock = threading.Lock()
         #: the entry of a key, the record of one whose only secret was presented and proven before in the same spelling
         #: (``credential.proof``), and a keyspace, if they are remembered: the dictionaries' own look-ups, for the hot path
-        self.get: Callable[[bytes], Entry | None] = self._entries.get
+        self.get: Callable[[str], Entry | None] = self._entries.get
         self.proven: Callable[[bytes], KeyRecord | None] = self._proofs.get
         self.keyspace: Callable[[str], Compiled | None] = self._keyspaces.get
         self.applied = 0  # the newest change that has been acted upon
@@ -142,7 +140,7 @@ class Cache:
         with self._lock:
             self._roll = self._whole = None
 
-    def put(self, key_id: bytes, entry: Entry, applied: int) -> None:
+    def put(self, record: KeyRecord, applied: int) -> None:
         """Remember a key, unless a change was applied since ``applied`` was read, which is before all that it rests on.
 
         The record's own number would not do: its plan's limits come from a keyspace that was read at another time.
@@ -151,15 +149,15 @@ class Cache:
             self.found += 1
             if applied != self.applied:
                 return
-            self._drop(key_id)  # another thread may have read it as well
+            self._drop(record.id)  # another thread may have read it as well
             while len(self._entries) >= self._capacity:
                 self._drop(next(iter(self._entries)))
-            self._entries[key_id] = entry
+            self._entries[record.id] = Entry(record)
 
     def put_proven(self, spelled: Spelled, proof: bytes, record: KeyRecord) -> None:
         """Remember what proves a key, for as long as its record is remembered."""
         with self._lock:
-            entry = self._entries.get(spelled.id)
+            entry = self._entries.get(record.id)
             if entry is None or entry.record is not record:
                 return
             if spelled.spelling == "pair":
@@ -189,7 +187,7 @@ class Cache:
         with self._lock:
             for seq, kind, ref in changes:
                 if kind == "key":
-                    self._drop(ref.encode())
+                    self._drop(ref)
                     self._absent.pop(ref.encode(), None)
                     self._enter(ref.encode())
                 elif kind == "account":
@@ -229,7 +227,7 @@ class Cache:
         for key_id in gone:
             self._drop(key_id)
 
-    def _drop(self, key_id: bytes) -> None:
+    def _drop(self, key_id: str) -> None:
         entry = self._entries.pop(key_id, None)
         if entry is not None:
             for proof in (entry.as_token, entry.as_pair):

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from keywright.cache import Compiled, Entry
+from keywright.cache import Compiled
 from keywright.engine import AtHand, Engine
 from keywright.errors import Unavailable
 from keywright.model import Ask, GateRule, KeyRecord
@@ -142,11 +142,9 @@ def canonical_path(target: bytes) -> str | None:
     return "/".join(segments) or "/"
 
 
-def identity(entry: Entry | None, record: KeyRecord) -> tuple[Pair, ...]:
+def identity(record: KeyRecord) -> tuple[Pair, ...]:
     """The identity headers of an allowed request: always all of them, so that none of a client's own survives."""
-    if entry is not None and entry.headers is not None:
-        return entry.headers
-    headers = (
+    return (
         (b"x-keywright-key", record.id.encode()),
         _shared(b"x-keywright-account", record.account),
         _shared(b"x-keywright-environment", record.environment),
@@ -155,9 +153,6 @@ def identity(entry: Entry | None, record: KeyRecord) -> tuple[Pair, ...]:
         (b"cache-control", b"no-store"),
         (b"content-length", b"0"),
     )
-    if entry is not None:
-        entry.headers = headers
-    return headers
 
 
 @lru_cache(maxsize=10_000)

@@ -328,7 +328,7 @@ class Hot:
         if verdict.code != "ok" or verdict.key is None:
             answer = gate.compiled.answers.of(verdict)
             return answer.status, _headers_of(answer), answer.body
-        headers = forward_auth.identity(self._engine.entry(verdict.key), verdict.key)
+        headers = forward_auth.identity(verdict.key)
         if verdict.limits:
             legacy = gate.compiled.keyspace.rate_headers
             return 200, (*headers, *say_headers(rate_headers(verdict, legacy=legacy))), b""
@@ -338,9 +338,9 @@ class Hot:
         """The headers of an allowed request as lines; those of a key are written once and kept with it."""
         entry = self._engine.entry(key)
         if entry is None:
-            lines = lines_of(forward_auth.identity(None, key))
+            lines = lines_of(forward_auth.identity(key))
         elif entry.lines is None:
-            lines = entry.lines = lines_of(forward_auth.identity(None, key))
+            lines = entry.lines = lines_of(forward_auth.identity(key))
         else:
             lines = entry.lines
         return lines + limits_as_lines(gate.compiled, verdict) if verdict.limits else lines
