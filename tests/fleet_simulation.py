@@ -25,7 +25,7 @@ from keywright.times import SECOND
 MS: Final = 1_000
 LENGTH: Final = 8 * SECOND
 WORKERS: Final = 3
-KEYS: Final = (b"a", b"b")
+KEYS: Final = ("a", "b")
 ASK_PATIENCE: Final = 3 * SECOND
 
 Steps = Generator[Any, Any, None]
@@ -108,9 +108,7 @@ class World:
         self.registered: dict[str, list[int]] = {}  # confirmed, beat, max_stale
         self.safe: dict[str, list[int]] = {}
         self.workers: list[Serving] = []
-        self.answered: list[
-            tuple[int, int, bytes, int]
-        ] = []  # when, seq, key, from when on nobody is excused
+        self.answered: list[tuple[int, int, str, int]] = []  # when, seq, key, from when on nobody is excused
         self.late: list[Late] = []
         self.successes = 0
         self.served_stale = 0
@@ -178,10 +176,10 @@ class World:
 
     # ---------------------------------------------------------------------------------------------------------- the store
 
-    def commit(self, key: bytes) -> int:
+    def commit(self, key: str) -> int:
         """Change a key: numbers are given in the order in which they can be seen. Tell whoever listens."""
         seq = len(self.changes) + 1
-        self.changes.append((seq, "key", key.decode()))
+        self.changes.append((seq, "key", key))
         self.rows[key] = seq
         for worker in self.workers:
             if worker.alive and worker.pushed and self._arrives(worker):
@@ -228,7 +226,7 @@ class World:
 
     # ------------------------------------------------------------------------------------------------------ the promise
 
-    def succeeded(self, worker: "Serving", key: bytes, began: int, version: int, stale: bool) -> None:
+    def succeeded(self, worker: "Serving", key: str, began: int, version: int, stale: bool) -> None:
         """A verification succeeded that began at ``began``, on the state of a change: may it have?"""
         self.successes += 1
         self.served_stale += stale
@@ -342,13 +340,13 @@ class Serving(Process):
 
         return wait
 
-    def verifications(self, key: bytes) -> Steps:
+    def verifications(self, key: str) -> Steps:
         """One after the other."""
         while True:
             yield self.world.sleep(self, self.world.draw.expovariate(1 / (40 * MS)))
             yield from self.verify(key)
 
-    def verify(self, key: bytes) -> Steps:
+    def verify(self, key: str) -> Steps:
         """``freshness.FreshnessByLease.check``, then ``engine.Engine._find``."""
         world, began, now = self.world, self.world.now, self.clock()
         stale, basis = False, self.lease.basis(now)
@@ -373,10 +371,12 @@ class Serving(Process):
             except Lost:
                 return
             yield world.step()
-            entry = SimpleNamespace(version=version)
-            self.cache.put(key, entry, applied if world.variant.versioned else self.cache.applied)
+            record: Any = SimpleNamespace(id=key, version=version)
+            self.cache.put(record, applied if world.variant.versioned else self.cache.applied)
+        else:
+            record = entry.record
         yield world.step()
-        world.succeeded(self, key, began, entry.version, stale)
+        world.succeeded(self, key, began, record.version, stale)
 
 
 class Changing(Process):
@@ -395,7 +395,7 @@ class Changing(Process):
             committed = self.clock()
             yield from self.follow(key, seq, committed)
 
-    def follow(self, key: bytes, seq: int, committed: int) -> Steps:
+    def follow(self, key: str, seq: int, committed: int) -> Steps:
         """``propagation.follow``."""
         world, pause = self.world, MS
         found = None

@@ -71,7 +71,7 @@ class Inbox:
     ) -> AuthResult:
         """Let in who knows the password."""
         self.signed_in.append(data.login)
-        return AuthResult(success=data.password == PASSWORD.encode())
+        return AuthResult(success=data.password == PASSWORD.encode(), handled=False)
 
     def subjects(self) -> list[str]:
         """The subjects, in the order in which they came."""

@@ -192,6 +192,9 @@ HOOK = "https://hooks.example.com/ours"
 COMMANDS: dict[str, Verb | str] = {
     "serve": LOCAL,
     "demo": NOWHERE,
+    "gateway config": NOWHERE,
+    "gateway echo": NOWHERE,
+    "gateway check": NOWHERE,
     "init": LOCAL,
     "migrate": LOCAL,
     "backup": LOCAL,
