@@ -55,7 +55,7 @@ def recipe(name: str, folder: Path, keywright: int, upstream: int, listen: int) 
     """What the command prints."""
     ran = Folder(folder)(
         "gateway", "config", name, "--gate", "shop", "--header", "X-Token",
-        "--url", f"http://127.0.0.1:{keywright}", "--upstream", f"http://127.0.0.1:{upstream}",
+        "--keywright", f"http://127.0.0.1:{keywright}", "--upstream", f"http://127.0.0.1:{upstream}",
         "--listen", f"127.0.0.1:{listen}",
     )  # fmt: skip
     assert (ran.code, ran.err) == (0, "")
@@ -416,7 +416,7 @@ def test_a_recipe_is_filled_in(tmp_path: Path, name: str) -> None:
         ("--upstream", "https://app"),
         ("--upstream", "http://app;x:80"),
         ("--upstream", "http://app:port"),
-        ("--url", "http://user@keywright"),
+        ("--keywright", "http://user@keywright"),
         ("--listen", "8080"),
         ("--listen", "127.0.0.1:0"),
         ("--listen", "a b:80"),

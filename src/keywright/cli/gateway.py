@@ -42,14 +42,14 @@ def command() -> None:
     help="Where the proxy listens.",
 )
 @click.option(
-    "--url",
+    "--keywright",
     metavar="URL",
     default="http://127.0.0.1:8700",
     show_default=True,
     help="Keywright, as the proxy reaches it.",
 )
 @click.option("--header", metavar="NAME", help="The profile's own header for keys, where it has one.")
-def config(recipe: str, gate: str, upstream: str, listen: str, url: str, header: str | None) -> None:
+def config(recipe: str, gate: str, upstream: str, listen: str, keywright: str, header: str | None) -> None:
     """Print a whole configuration that works as it stands, with the reason of each line that protects.
 
     PROXY is nginx, nginx-accel, traefik, caddy, envoy, haproxy, or haproxy-lua: the second file of haproxy.
@@ -58,7 +58,7 @@ def config(recipe: str, gate: str, upstream: str, listen: str, url: str, header:
 
     wanted = gateways.Wanted(
         gateways.gate(gate),
-        gateways.served(url, "--url"),
+        gateways.served(keywright, "--keywright"),
         gateways.served(upstream, "--upstream"),
         gateways.listening(listen),
         header and gateways.header(header),
