@@ -115,3 +115,16 @@ def test_the_library_fills_in_its_own_keyspace(template: Path, kw: Keywright) ->
 
         assert (issued.key.keyspace, issued.key.environment) == ("every", "production")
         assert mine.verify(bearer(issued), scopes=["things:read"], method="GET").valid
+
+
+@pytest.mark.security("T-02")
+def test_a_verdict_can_be_logged(kw: Keywright) -> None:
+    """Nothing of what is stored of a secret, and nothing of the secret, is in a verdict as it shows itself."""
+    key = make(kw)
+    verdict = kw.verify(bearer(key), keyspace="every", environment="production", method="GET")
+    assert verdict.key is not None
+    token = key.credential.token.reveal()
+
+    for shown in (repr(verdict), f"{verdict.key}"):
+        assert key.key.id in shown
+        assert not any(text in shown for text in (repr(verdict.key.macs)[2:-1], token[-38:], "macs"))

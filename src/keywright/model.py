@@ -204,6 +204,10 @@ class KeyRecord(msgspec.Struct, frozen=True, gc=False):
     binding: Binding | None = None
     disabled_until: int | None = None  # from then on a disabled key works again
 
+    def __repr__(self) -> str:
+        """Whose it is, without its MACs: a host logs verdicts."""
+        return f"KeyRecord({self.id!r}, account={self.account!r}, keyspace={self.keyspace!r}, state={self.state!r}, …)"
+
     @property
     def state(self) -> str:
         """``active``, ``disabled``, ``invalidated`` or ``deleted``, as it is stored: neither expiry nor coming back is."""
