@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 import keywright
 from conftest import bearer, make
 from keywright import Keywright, credential
 from keywright.credential import (
+    Spelled,
     checksum,
     expected_check,
     mac,
@@ -400,6 +402,19 @@ def test_the_mac_is_what_the_design_says() -> None:
 def test_the_mac_cannot_be_split_in_another_place() -> None:
     """Moving a character from the id to the secret gives another MAC: the NUL between them is part of the input."""
     assert mac(b"p", b"ab", b"c") != mac(b"p", b"a", b"bc")
+
+
+@pytest.mark.security("T-21")
+def test_a_proof_stands_for_one_secret_in_one_spelling() -> None:
+    """Two credentials have the same proof only where MAC, check characters and spelling are the same."""
+    token, pair, dotted = (Spelled(spelling, b"id", b"s", b"") for spelling in ("token", "pair", "dotted"))
+    checks = [replace(one, check=check) for one in (token, pair) for check in (b"0NoKey", b"0NoKez")]
+    presented = [(one, made) for one in (*checks, dotted) for made in (b"m" * 32, b"n" * 32)]
+    proofs = [credential.proof(one, made) for one, made in presented]
+
+    assert len(set(proofs)) == len(presented)
+    assert credential.proof(checks[0], b"m" * 32) == b"m" * 32 + b"0NoKey"
+    assert credential.proof(checks[2], b"m" * 32) == b"0NoKey" + b"m" * 32
 
 
 # ------------------------------------------------------------------------------------------------------- not showing
