@@ -1,9 +1,11 @@
 """Promise 2: no verification that starts after a change has been answered succeeds on the old state."""
 
 import os
+import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,15 @@ import pytest
 from child import Child
 from conftest import EVERY as EVERY_SOURCE
 from conftest import again, bearer, make, sql
-from keywright import Invalid, Issued, Keywright
+from keywright import Invalid, Issued, Keywright, KeywrightError
 from keywright.cache import Cache
 from keywright.clock import process_clock
 from keywright.engine import AtHand
 from keywright.installation import _leave as leave
 from keywright.model import KeyRecord
+from keywright.testing import Clock
+from keywright.times import SECOND
+from postgres import SECRET
 
 pytestmark = pytest.mark.stores
 
@@ -169,6 +174,105 @@ def test_an_id_that_was_unknown_a_moment_ago_works_once_it_exists(kw: Keywright)
             change.announce("key", key.key.id)
         for each in (kw, other):
             assert each.verify(bearer(key), **EVERY).code == "ok"
+
+
+# ------------------------------------------------------------------------------------ what was proven, at random
+
+
+WALKS = range(40) if os.environ.get("KEYWRIGHT_PROOF") else range(3)
+
+
+def _spellings_of(spelled: Issued) -> list[dict[str, str]]:
+    """A credential in both spellings, and with the check characters of each at the end of the other."""
+    token, secret = spelled.credential.token.reveal(), spelled.credential.secret
+    assert secret is not None
+    pair = secret.reveal()
+    return [
+        *({"X-Token": one} for one in (token, token[:-6] + pair[-6:])),
+        *({"X-API-KEY": spelled.key.id, "X-API-SECRET": one} for one in (pair, pair[:-6] + token[-6:])),
+    ]
+
+
+class Walk:
+    """Keys of globex, to which anything happens in any order."""
+
+    def __init__(self, kw: Keywright, clock: Clock, seed: int) -> None:
+        self.kw, self.clock, self.chance = kw, clock, random.Random(seed)
+        self.made: list[Issued] = []
+        self.replan()
+
+    def replan(self) -> None:
+        """Give the plan another limit, one that is never reached."""
+        self.kw.keyspaces.apply(EVERY_SOURCE.replace("5/day", f"{self.chance.randint(5, 9)}0000/day"))
+
+    def step(self) -> None:
+        """Do something. What makes no sense just now is no step."""
+        key_id = self.chance.choice(self.made).key.id if self.made else ""
+        keys, accounts = self.kw.keys, self.kw.accounts
+        verbs: list[Callable[[], object]] = [
+            lambda: self.made.append(make(self.kw, plan=self.chance.choice([None, "small"]))),
+            lambda: self.made.append(
+                keys.rotate(
+                    key_id,
+                    grace_seconds=self.chance.choice([0, 60]),
+                    start=self.chance.choice(["now", "first_use"]),
+                    force=self.chance.random() < 0.3,
+                )
+            ),
+            lambda: keys.finish(key_id),
+            lambda: keys.cancel(key_id),
+            lambda: keys.disable(key_id, for_seconds=self.chance.choice([None, 30])),
+            lambda: keys.enable(key_id),
+            lambda: keys.edit(key_id, access=self.chance.choice(["all", "read_only"])),
+            lambda: keys.edit(key_id, expires_at=self.chance.choice([None, self.clock() + 90 * SECOND])),
+            lambda: self.chance.random() < 0.3 and keys.delete(key_id),
+            lambda: self.chance.random() < 0.3 and keys.invalidate(key_id),
+            lambda: accounts.suspend("globex"),
+            lambda: accounts.activate("globex"),
+            self.replan,
+            lambda: self.clock.advance(seconds=self.chance.choice([1, 31, 61])),
+        ]
+        with suppress(KeywrightError):
+            self.chance.choice(verbs)()
+
+    def presented(self) -> dict[str, str]:
+        """A credential that there is, or nearly."""
+        return self.chance.choice(_spellings_of(self.chance.choice(self.made)))
+
+
+@pytest.mark.parametrize("seed", WALKS)
+def test_what_is_remembered_of_proofs_changes_no_verdict(kw: Keywright, clock: Clock, seed: int) -> None:
+    """Whatever happens to keys, a process that knows what proved them says what one says that proves anew, and holds no more.
+
+    One that has a newer entry of the installation's secret, and moves keys to it meanwhile, says the same.
+    """
+    older = (
+        kw.installation.database.secret_file.read_text().strip()
+        if kw.installation.database.is_sqlite
+        else SECRET
+    )
+    newer = {"secret": f"{older if ':' in older else f'1:{older}'},2:{'a7' * 32}"}
+    walk = Walk(kw, clock, seed)
+    with again(kw, clock=clock, **newer) as quick, again(kw, clock=clock, **newer) as plain:
+        cache = quick.installation.cache
+        plain.installation.cache.proven = lambda _proof: None
+        cache._capacity = plain.installation.cache._capacity = 4
+        for _ in range(120):
+            walk.step()
+            for headers in [walk.presented() for _ in range(4) if walk.made]:
+                both = [
+                    one.verify(headers, **EVERY, method="GET")
+                    for one in walk.chance.sample([quick, plain], 2)
+                ]
+                assert len({(one.code, one.reason, one.secret, one.key and one.key.id) for one in both}) == 1
+            held = {
+                proof: entry.record
+                for entry in cache._entries.values()
+                for proof in (entry.as_token, entry.as_pair)
+                if proof is not None
+            }
+            assert held == cache._proofs
+            assert all(held[proof] is record for proof, record in cache._proofs.items())
 
 
 # ------------------------------------------------------------------------------------------------ the fill race

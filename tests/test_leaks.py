@@ -356,6 +356,21 @@ def test_a_kill_between_the_act_and_its_note_does_it_once(
     assert [one.rule for one in kw.installation.alerts.list().items] == ["leaked"]
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_a_round_goes_on_until_no_leak_waits(
+    kw: Keywright, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """However many keys were reported since the last round, the next sees to all of them."""
+    monkeypatch.setattr("keywright.desk.leaks._AT_ONCE", at_once)
+    apply(kw, "invalidate")
+    leaked = [make(kw) for _ in range(4)]
+    kw.installation.leaks.report([token(one) for one in leaked])
+
+    assert kw.installation.lookout.round() == 4
+
+    assert {kw.keys.get(one.key.id).state for one in leaked} == {"invalidated"}
+
+
 def test_a_policy_is_one_of_three() -> None:
     """Anything else in a profile is refused, with the path."""
     assert profiles.load('name = "acme"').leaks == "notify"

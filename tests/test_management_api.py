@@ -955,6 +955,22 @@ def test_nobody_chooses_a_secret(door: Door, caller: dict[str, str]) -> None:
 
 
 @pytest.mark.requirement("B-09")
+def test_a_keyspace_that_is_not_there_has_no_list(
+    door: Door, kw: Keywright, caller: dict[str, str], key: Issued
+) -> None:
+    """Every call that is narrowed by keyspace answers 404 for one that is not there: an empty list would hide the slip."""
+    asked = [
+        name
+        for name, operation in documented(kw).items()
+        if ("keyspace", "query") in {(one["name"], one["in"]) for one in operation.get("parameters", ())}
+    ]
+    assert len(asked) == 7
+    for name in asked:
+        reply = send(door, name, caller, key, query=f"{ROUTES[name].query}&keyspace=nope".lstrip("&"))
+        is_problem(reply, 404, "not_found")
+        assert reply.json["detail"].capitalize() == "There is no keyspace 'nope'", name
+
+
 def test_lists_are_narrowed(door: Door, kw: Keywright, caller: dict[str, str]) -> None:
     """A list is narrowed by each field and by a search in name, id, team, application and description."""
     ids = {
@@ -982,7 +998,8 @@ def test_lists_are_narrowed(door: Door, kw: Keywright, caller: dict[str, str]) -
     assert found("q=" + ids["plain"][-6:].lower()) == {"plain"}
     assert found("q=100%25") == found("q=_odd_") == {"other"}
     assert found("q=%25") == {"other"}
-    assert found("q=nothing") == found("account=nothing") == found("keyspace=keywright") == set()
+    assert found("q=nothing") == found("account=nothing") == set()
+    assert door.get("/v1/keys?keyspace=keywright", caller).status == 404
     assert found("q=%20%20") == set(ids)
 
 

@@ -83,6 +83,10 @@ def _elsewhere(kw: Keywright, key: Issued, _clock: Clock) -> None:
     kw.verify(bearer(key), **(EVERY | {"environment": "staging"}))
 
 
+def _other_keyspace(kw: Keywright, key: Issued, _clock: Clock) -> None:
+    kw.verify(bearer(key), **(EVERY | {"keyspace": "default"}))
+
+
 def _wrong_user(kw: Keywright, key: Issued, _clock: Clock) -> None:
     kw.verify({"x-api-key": key.credential.token.reveal(), "x-api-user": "initech"}, **EVERY)
 
@@ -154,6 +158,7 @@ SCENARIOS: dict[str, Scenario] = {
     "rotated_secret": Scenario(_after("rotate"), _reason("rotated")),
     "expired_key": Scenario(_expired, _reason("expired")),
     "wrong_environment": Scenario(_elsewhere, _reason("wrong_environment") | {"environments": ["staging"]}),
+    "wrong_keyspace": Scenario(_other_keyspace, _reason("wrong_keyspace")),
     "wrong_user": Scenario(_wrong_user, _reason("wrong_user")),
     "lacking_scope": Scenario(_lacking, _reason("insufficient_scope", 5)),
     "in_url": Scenario(_in_url, _reason("in_url")),

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from conftest import bearer, make
+from conftest import again, bearer, make
 from keywright import Invalid, Issued, Keywright, Unavailable
 from keywright.credential import new_id, new_secret, spell_token
 from keywright.errors import CannotStart, Forged
@@ -281,6 +281,22 @@ def test_feedback_says_what_was_ours(kw: Keywright, door: Door, github: Publishe
     for no_list in (b"{}", b"", b"nonsense", b"[" * 5000, b'"text"'):
         reply = send(door, github, no_list)
         assert (reply.status, reply.code) == (422, "invalid_request")
+
+
+def test_what_is_kept_open_to_the_partner_is_closed_with_the_server(
+    kw: Keywright, github: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is shut down leaves no connection to whoever publishes the keys."""
+    closed: list[Partner] = []
+
+    def close(partner: Partner) -> None:
+        closed.append(partner)
+
+    monkeypatch.setattr(Partner, "close", close)
+    with again(kw) as other, Door(server(other, leaks_github_keys_url=github.url)) as door:
+        assert send(door, github, b"[]").status == 200
+        assert closed == []
+    assert len(closed) == 1
 
 
 @pytest.mark.security("S-05")

@@ -302,6 +302,33 @@ def test_who_waits_for_a_key_with_others_is_told_when_the_store_is_gone(postgres
     assert [one.id for one in again] == keys  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 5])
+def test_who_waits_is_told_when_the_asking_is_called_off(postgres_kw: Keywright, turns: int) -> None:
+    """A host that cancels tasks that it did not begin leaves nobody waiting for ever, and what comes later is asked anew."""
+    keys = [make(postgres_kw).key.id for _ in range(3)]
+    lookup = PostgresLookup(postgres_kw.installation.database)
+
+    async def begun(waiting: list[asyncio.Task[object]]) -> list[asyncio.Task[object]]:
+        for _ in range(1 + turns):
+            await asyncio.sleep(0)
+        return list(asyncio.all_tasks() - {asyncio.current_task(), *waiting})  # type: ignore[arg-type]
+
+    async def called_off() -> None:
+        for wanted in ([lookup.afind(one.encode(), 0) for one in keys], [lookup.achanges(0)]):
+            waiting = [asyncio.create_task(one) for one in wanted]
+            for task in await begun(waiting):
+                task.cancel()
+            _, hanging = await asyncio.wait(waiting, timeout=30)
+            assert not hanging
+        async with asyncio.timeout(30):
+            found = await asyncio.gather(*(lookup.afind(one.encode(), 0) for one in keys))
+            assert [one.id for one in found if one] == keys
+            assert await lookup.achanges(0)
+
+    asyncio.run(called_off())
+    lookup.close()
+
+
 def test_a_loop_goes_on_while_the_store_is_silent(
     postgres_kw: Keywright, far: Keywright, proxy: Proxy
 ) -> None:

@@ -20,6 +20,7 @@ import pytest
 from conftest import bearer, make
 from keywright import Client, Conflict, Denied, Exceeds, Invalid, Keywright, NotFound, Unavailable
 from keywright.cli import keywright as top
+from keywright.client import WAITING_AT_ONCE
 from keywright.clock import process_clock
 from keywright.desk.grants import Reach
 from keywright.times import rfc3339
@@ -192,9 +193,6 @@ HOOK = "https://hooks.example.com/ours"
 COMMANDS: dict[str, Verb | str] = {
     "serve": LOCAL,
     "demo": NOWHERE,
-    "gateway config": NOWHERE,
-    "gateway echo": NOWHERE,
-    "gateway check": NOWHERE,
     "init": LOCAL,
     "migrate": LOCAL,
     "backup": LOCAL,
@@ -202,6 +200,9 @@ COMMANDS: dict[str, Verb | str] = {
     "purge": LOCAL,
     "alerts test-mail": LOCAL,
     "webhooks events": NOWHERE,
+    "gateway config": NOWHERE,
+    "gateway echo": NOWHERE,
+    "gateway check": NOWHERE,
     "accounts onboard": LOCAL,
     "people create": Verb("{} --account globex --role analyst --name Ana", _address),
     "people list": Verb("--account globex", _member, once=True),
@@ -690,6 +691,23 @@ def test_it_verifies_as_on_the_database(on: Remote) -> None:
         assert client.verify([(b"authorization", b"Bearer \xff")]).code == "invalid"
         assert client.verify({}).code == "missing"
         assert client.verify({}, url="/x?token=" + key.credential.token.reveal()).code == "ambiguous"
+
+
+def test_a_server_that_is_slow_holds_up_nothing_else_of_an_event_loop(on: Remote) -> None:
+    """However many wait for a server, the threads of the loop itself are free, and in the end all are answered."""
+    released = threading.Event()
+
+    async def crowd(client: Client) -> tuple[list[Any], set[str]]:
+        waiting = [asyncio.create_task(client.averify({})) for _ in range(100)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(released.set)
+        return await asyncio.gather(*waiting), {one.name for one in threading.enumerate()}
+
+    with on.client() as client:
+        client.verify = lambda _headers: released.wait(5)  # type: ignore[method-assign,assignment]
+        answered, names = asyncio.run(crowd(client))
+    assert answered == [True] * 100
+    assert 0 < sum(name.startswith("keywright-client") for name in names) <= WAITING_AT_ONCE
 
 
 @pytest.mark.security("T-63")

@@ -140,6 +140,21 @@ def test_signing_in_and_out(door: Door, kw: Keywright) -> None:
         assert (door.get(target, headers).status, door.get(target, headers).code) == (401, "signed_out")
 
 
+def test_whoever_asks_of_a_session_and_sends_nothing_is_signed_out(door: Door) -> None:
+    """No address of sessions speaks of API keys to somebody who sends none: only a session would do."""
+    for method, target in (
+        ("GET", ""),
+        ("DELETE", ""),
+        ("GET", "/list"),
+        ("POST", "/prove"),
+        ("DELETE", "/factor"),
+    ):
+        reply = door.send(method, f"/v1/session{target}")
+        assert (reply.status, reply.code) == (401, "signed_out"), (method, target)
+    assert door.get("/v1/keys").code == "missing"
+    assert door.get("/v1/sessions").code == "missing"
+
+
 @pytest.mark.security("A-08", "T-66")
 @pytest.mark.sqlite_only("times one path, which is the same on both")
 def test_who_is_unknown_looks_like_who_is_wrong(door: Door, kw: Keywright) -> None:

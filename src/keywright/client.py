@@ -14,6 +14,8 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from threading import Lock
 from types import TracebackType
@@ -57,6 +59,8 @@ TIMEOUT: Final = 10.0  # seconds
 #: The longest that a verdict may be remembered, in seconds: for so long a key that was ended goes on (T-62).
 LONGEST_MEMORY: Final = 5.0
 _MOST_REMEMBERED: Final = 10_000
+#: How many verifications of event loops are asked at the same time; more of them wait for their turn.
+WAITING_AT_ONCE: Final = 32
 
 log = logging.getLogger("keywright")
 
@@ -83,6 +87,7 @@ class Client:
             raise Invalid(f"is from 0 to {LONGEST_MEMORY:g} seconds", path="remember")
         self._connections = Connections(url, key, timeout)
         self._memory = _Memory(remember)
+        self._waiters = _Waiters()
         self.url = self._connections.url
         self.keyspace = keyspace
         self.environment = environment
@@ -147,8 +152,9 @@ class Client:
         headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]],
         **asked: Any,
     ) -> Verdict:
-        """``verify``, for an event loop: the waiting is done by a thread."""
-        return await asyncio.to_thread(self.verify, headers, **asked)
+        """``verify``, for an event loop: the waiting is done by a thread of this client's, never by one of the loop's own."""
+        ask = partial(copy_context().run, self.verify, headers, **asked)
+        return await asyncio.get_running_loop().run_in_executor(self._waiters.get(), ask)
 
     def ask(
         self,
@@ -193,7 +199,8 @@ class Client:
         self._memory.clear()
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and let threads go when they have their answers."""
+        self._waiters.close()
         self._connections.close()
 
     def __enter__(self) -> Self:
@@ -203,6 +210,29 @@ class Client:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Waiters:
+    """The threads that wait for a server on behalf of event loops: a bounded number, made when they are first wanted."""
+
+    def __init__(self) -> None:
+        self._made: ThreadPoolExecutor | None = None
+        self._pid = 0
+        self._lock = Lock()
+
+    def get(self) -> ThreadPoolExecutor:
+        """Those of this process: threads do not come along in a fork."""
+        with self._lock:
+            if self._made is None or self._pid != os.getpid():
+                self._made, self._pid = ThreadPoolExecutor(WAITING_AT_ONCE, "keywright-client"), os.getpid()
+            return self._made
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None and self._pid == os.getpid():
+            made.shutdown(wait=False)
 
 
 class _Memory:

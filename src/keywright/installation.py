@@ -6,6 +6,7 @@
 import atexit
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -153,6 +154,8 @@ class Installation:
         self._courier: Courier | None = None
         self._lookout: Lookout | None = None
         self._postman: Postman | None = None
+        #: what is closed along with it, of whoever serves it
+        self.besides = ExitStack()
         _OPEN.add(self)
 
     @property
@@ -189,6 +192,7 @@ class Installation:
     def close(self) -> None:
         """Finish what was begun, write what was counted, close every file."""
         _OPEN.discard(self)
+        self.besides.close()
         if self._courier is not None:
             self._courier.close()
         if self._lookout is not None:

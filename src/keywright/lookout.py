@@ -68,9 +68,9 @@ class Lookout:
         """Read all that is new; how many alerts were raised. Raises ``Unavailable``."""
         raised, more = 0, True
         while more and not self._stop.is_set():
-            made, more = self._look()
-            raised += made
-        raised += self._leaks.see_to(self.bounds)
+            made, unread = self._look()
+            leaked, waiting = self._leaks.see_to(self.bounds)
+            raised, more = raised + made + leaked, unread or waiting
         now = self._clock()
         if now - self._trimmed_at >= TRIM_EVERY:
             self._trimmed_at = now

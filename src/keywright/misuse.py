@@ -98,9 +98,14 @@ RULES: Final[dict[str, Rule]] = {
         *("low", "look", "rotated"),
     ),
     "wrong_environment": _rule(
-        "The key is used in another environment or keyspace than its own.",
+        "The key is used in another environment than its own.",
         "It is refused. Tell the account to use a key of the environment that it calls.",
-        *("low", "look", "wrong_environment", "wrong_keyspace"),
+        *("low", "look", "wrong_environment"),
+    ),
+    "wrong_keyspace": _rule(
+        "The key is used in another keyspace than its own: at another product's API.",
+        "It is refused. Tell the account to use a key of the API that it calls.",
+        *("low", "look", "wrong_keyspace"),
     ),
     "wrong_user": _rule(
         "The key is presented with a username that is not its account's.",

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from keywright import credential, events, misuse
 from keywright.desk import LIBRARY, Desk, cursors, messages
 from keywright.desk.grants import EVERYTHING, Reach
+from keywright.desk.keyspaces import keyspace_name
 from keywright.desk.mails import Mails
 from keywright.errors import Conflict, Invalid, NotFound
 from keywright.events import Place
@@ -60,7 +61,10 @@ class Alerts(Desk):
         limit: int = 50,
         reach: Reach = EVERYTHING,
     ) -> Page:
-        """Those in reach, newest first. Raises ``Invalid``, ``NotFound`` or ``Forbidden``."""
+        """Those in reach, newest first.
+
+        Raises ``Invalid``, ``NotFound`` for a keyspace that is not there or what is not in reach, or ``Forbidden``.
+        """
         for name, value, known in (
             ("state", state, STATES),
             ("severity", severity, SEVERITIES),
@@ -70,9 +74,11 @@ class Alerts(Desk):
                 raise Invalid(f"is one of {', '.join(known)}", path=name)
         if not 1 <= limit <= LONGEST_PAGE:
             raise Invalid(f"is from 1 to {LONGEST_PAGE}", path="limit")
+        with self.database.read() as connection:
+            keyspace = keyspace_name(connection, reach.needs("keyspace", keyspace), own=True)
         narrow = Narrow(
             account=reach.needs("account", account),
-            keyspace=reach.needs("keyspace", keyspace),
+            keyspace=keyspace,
             environment=reach.needs("environment", environment),
             key_id=key,
             rule=rule,

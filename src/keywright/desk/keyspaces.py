@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sqlalchemy import Connection
+
 from keywright import profiles
 from keywright.desk import LIBRARY, Change, Desk
 from keywright.errors import Conflict, NotFound
@@ -76,6 +78,13 @@ class Keyspaces(Desk):
             change.announce("keyspace", MANAGEMENT)
             system = Actor("system", "start")
             change.tell(system, "installation.prepare", ("keyspace", MANAGEMENT))
+
+
+def keyspace_name(connection: Connection, name: str | None, *, own: bool = False) -> str | None:
+    """The name of a keyspace that a list is narrowed to; ours only where it has ``own``. Raises ``NotFound``."""
+    if name is not None and ((name == MANAGEMENT and not own) or keyspaces.get(connection, name) is None):
+        raise NotFound(f"there is no keyspace {name[:60]!r}")
+    return name
 
 
 def _keep(change: Change, old: Keyspace, new: Keyspace) -> None:

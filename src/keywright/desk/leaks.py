@@ -89,12 +89,16 @@ class Leaks(Desk):
             leaks.add(tx, rows)
         return [one is not None for one in proven]
 
-    def see_to(self, bounds: Bounds) -> int:
-        """Do with what was reported as its keyspaces say; how many alerts were raised. Raises ``Unavailable``."""
+    def see_to(self, bounds: Bounds) -> tuple[int, bool]:
+        """Do with some of what was reported as its keyspaces say; how many alerts were raised, and whether more may wait.
+
+        Raises ``Unavailable``.
+        """
         with self.database.read("usage") as connection:
             waiting = sorted(leaks.waiting(connection, _AT_ONCE))
         of_keys = groupby(waiting, lambda leak: leak.key_id)
-        return sum(len(self._see_to(list(found), bounds)) for _, found in of_keys)
+        raised = sum(len(self._see_to(list(found), bounds)) for _, found in of_keys)
+        return raised, len(waiting) == _AT_ONCE
 
     def _see_to(self, found: Sequence[Leak], bounds: Bounds) -> Sequence[Alert]:
         """See to what was reported of one key: one act and one alert, whichever of its secrets it were."""

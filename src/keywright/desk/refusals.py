@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from keywright.desk import LIBRARY, Desk, cursors
 from keywright.desk.grants import EVERYTHING, Reach
+from keywright.desk.keyspaces import keyspace_name
 from keywright.desk.usage import account_id
 from keywright.errors import Invalid, NotFound
 from keywright.keyring import Keyring
@@ -48,14 +49,14 @@ class Refusals(Desk):
     ) -> Page:
         """Refusals, newest first. A confined caller sees those in which a key of its own was named, and no other.
 
-        Raises ``Invalid``, or ``NotFound`` for an account that is not there or what is not in reach.
+        Raises ``Invalid``, or ``NotFound`` for an account or a keyspace that is not there or what is not in reach.
         """
         if not 1 <= limit <= LONGEST_PAGE:
             raise Invalid(f"is from 1 to {LONGEST_PAGE}", path="limit")
         self._meter.settle()
         with self.database.read() as connection:
             narrow = Narrow(
-                keyspace=reach.one_keyspace(keyspace),
+                keyspace=keyspace_name(connection, reach.one_keyspace(keyspace), own=True),
                 environment=reach.needs("environment", environment),
                 account_id=account_id(connection, reach.needs("account", account)),
                 key_id=key,

@@ -10,11 +10,12 @@ from sqlalchemy import Connection, Row
 
 from keywright.desk import LIBRARY, Desk
 from keywright.desk.grants import EVERYTHING, Reach
+from keywright.desk.keyspaces import keyspace_name
 from keywright.errors import Invalid, NotFound, Unavailable
 from keywright.keyring import Keyring
 from keywright.meter import Meter
 from keywright.model import MANAGEMENT, Actor
-from keywright.store import accounts, keys, keyspaces, usage
+from keywright.store import accounts, keys, usage
 from keywright.store.db import Database
 from keywright.store.keys import Named
 from keywright.times import DAY, SECOND
@@ -137,7 +138,7 @@ class Usage(Desk):
         confined = reach != EVERYTHING
         with self.database.read() as connection:
             narrow = usage.Narrow(
-                keyspace=_keyspace(connection, reach.one_keyspace(keyspace)),
+                keyspace=keyspace_name(connection, reach.one_keyspace(keyspace)),
                 not_keyspace=MANAGEMENT,
                 environment=reach.needs("environment", environment),
                 account_id=account_id(connection, reach.needs("account", account)),
@@ -221,12 +222,6 @@ def _batched(rows: Iterable[Row[Any]], many: int) -> Iterator[list[Row[Any]]]:
     waiting = iter(rows)
     while chunk := list(islice(waiting, many)):
         yield chunk
-
-
-def _keyspace(connection: Connection, name: str | None) -> str | None:
-    if name is not None and (name == MANAGEMENT or keyspaces.get(connection, name) is None):
-        raise NotFound(f"there is no keyspace {name[:60]!r}")
-    return name
 
 
 def account_id(connection: Connection, username: str | None) -> str | None:

@@ -283,7 +283,7 @@ class Hot:
     async def _caller_behind(self, scope: Scope, send: Send) -> Caller | None:
         """The management key or, where there is none, the person who calls; ``None`` where they were refused."""
         bare = not any(name == b"authorization" for name, _ in scope["headers"])
-        if bare and callers.token_of(self._settings, scope) is not None:
+        if bare and (_is_of_sessions(scope) or callers.token_of(self._settings, scope) is not None):
             ip = scope["keywright.client"]
             return await asyncio.to_thread(callers.of_person, self._installation, self._settings, scope, ip)
         return await self.caller(scope, send)
@@ -468,6 +468,11 @@ class Hot:
 def _gate_name(scope: Scope) -> str:
     name: bytes = scope["raw_path"][len(forward_auth.PREFIX) :]
     return name.decode("latin-1")
+
+
+def _is_of_sessions(scope: Scope) -> bool:
+    """Whether only a person has business there, so that nobody is told to send an API key."""
+    return f"{scope['path']}/".startswith("/v1/session/")
 
 
 async def read_and_pass(scope: Scope, receive: Receive, send: Send, app: App) -> None:

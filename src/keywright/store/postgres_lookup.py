@@ -26,6 +26,7 @@ from keywright.store.postgres import AsyncPatient, Patient
 
 T = TypeVar("T")
 Changes = list[tuple[int, str, str]]
+Waiting = tuple[str, asyncio.Future[list[Any]]]
 
 #: How long a look-up waits, for its turn and then for its answer, in seconds: whoever asked is told soon.
 PATIENCE: Final = 1.0
@@ -148,8 +149,10 @@ class PostgresLookup:
         running = asyncio.get_running_loop()
         found = self._loops.get(running)
         if found is None:
-            for ended in [loop for loop in self._loops if loop.is_closed()]:
-                self._loops.pop(ended).close()
+            for ended in [loop for loop in list(self._loops) if loop.is_closed()]:
+                gone = self._loops.pop(ended, None)  # other threads come and go as well
+                if gone is not None:
+                    gone.close()
             found = self._loops[running] = _Loop(self)
         return found
 
@@ -187,14 +190,12 @@ class _Loop:
         self._next: asyncio.Task[Changes] | None = None
         self._asked: dict[tuple[Any, ...], asyncio.Task[list[Any]]] = {}
         self._keys: dict[tuple[str, int], asyncio.Future[list[Any]]] = {}
-        self._waiting: list[
-            tuple[str, asyncio.Future[list[Any]]]
-        ] = []  # keys that no statement was begun for
+        self._waiting: list[Waiting] = []  # keys that no statement was begun for
         self._closed = False
 
     async def changes(self, after: int) -> Changes:
         """The changes after one, by a statement that begins no sooner than this call."""
-        if self._next is None:
+        if self._next is None or self._next.done():  # it may have been called off before it began
             self._next = self._task(self._changes(after))
         return await asyncio.shield(self._next)
 
@@ -222,7 +223,7 @@ class _Loop:
             rows.add_done_callback(partial(self._heard, wanted))
             self._waiting.append((key_id, rows))
             if len(self._waiting) == 1:
-                self._task(self._find())
+                self._begin()
         return await asyncio.shield(rows)
 
     def _heard(self, wanted: tuple[str, int], done: asyncio.Future[list[Any]]) -> None:
@@ -230,31 +231,35 @@ class _Loop:
         if not done.cancelled():
             done.exception()  # heard, even if nobody waits
 
-    async def _find(self) -> None:
-        """Ask for all keys that are waited for once there is a connection."""
-        taken: list[tuple[str, asyncio.Future[list[Any]]]] = []
-        try:
-            async with self._place():
-                taken, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
-                if self._waiting:
-                    self._task(self._find())
-                found = await self._rows_of([key_id for key_id, _ in taken])
-        except Exception as trouble:  # whoever waits must hear of it, whatever it was
-            for _, rows in taken or self._give_up():
-                rows.set_exception(trouble)
-            return
+    def _begin(self) -> None:
+        taken: list[Waiting] = []
+        self._task(self._find(taken)).add_done_callback(partial(self._tell, taken))
+
+    async def _find(self, taken: list[Waiting]) -> dict[str, list[Any]]:
+        """The rows of all keys that are waited for once there is a connection, which are ``taken`` then."""
+        async with self._place():
+            taken += self._waiting[:TOGETHER]
+            del self._waiting[:TOGETHER]
+            if self._waiting:
+                self._begin()
+            return await self._rows_of([key_id for key_id, _ in taken])
+
+    def _tell(self, taken: list[Waiting], asked: asyncio.Task[dict[str, list[Any]]]) -> None:
+        """Tell those who wait what came of it, whatever that was, and whoever has called it off."""
+        if not taken:
+            taken, self._waiting = self._waiting, []
+        trouble = Unavailable("the look-up was called off") if asked.cancelled() else asked.exception()
         for key_id, rows in taken:
-            rows.set_result(found.get(key_id, []))
+            if trouble is None:
+                rows.set_result(asked.result().get(key_id, []))
+            else:
+                rows.set_exception(trouble)
 
     async def _rows_of(self, key_ids: list[str]) -> dict[str, list[Any]]:
         self._owner.statements += 1
         one = len(key_ids) == 1
         rows = await self._ask(FIND, (key_ids[0],)) if one else await self._ask(FIND_SEVERAL, (key_ids,))
         return {key_id: list(own) for key_id, own in groupby(rows, key=itemgetter(-1))}
-
-    def _give_up(self) -> list[tuple[str, asyncio.Future[list[Any]]]]:
-        waiting, self._waiting = self._waiting, []
-        return waiting
 
     def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)

@@ -5,6 +5,7 @@ Who calls was established before (``server.hot``); what they may do is asked by 
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -64,7 +65,7 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
     app.state.installation = installation
     app.state.settings = settings
     keys_url = settings.leaks_github_keys_url
-    app.state.partner = Partner(keys_url) if keys_url else None
+    app.state.partner = installation.besides.enter_context(closing(Partner(keys_url))) if keys_url else None
     app.state.routes = [route for noun in nouns for route in noun.router.routes]
     for noun in nouns:
         app.include_router(noun.router)
