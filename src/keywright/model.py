@@ -85,10 +85,12 @@ class AccessPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExpiryPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long keys live that do not say, and at most; seconds, ``None`` for ever."""
+    """How long keys live that do not say, at most, and while nobody uses them; seconds, ``None`` for ever."""
 
     default: int | None = None
     longest: int | None = None
+    unused: int | None = None
+    unused_act: Literal["disable", "invalidate"] = "disable"
 
 
 class RolePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -350,6 +352,10 @@ class Key(msgspec.Struct, frozen=True):
     last_used_ip: str | None = None  # None where nobody said from where
     children: tuple[str, ...] | None = None  # the live keys that it made; None where nobody looked
     flags: tuple[str, ...] = ()  # what somebody should look at; ``maker_lost_rights``
+    touched_at: int = 0  # when it was made or changed last, got its newest secret, or came back by itself
+    ends_unused_at: int | None = (
+        None  # when it ends if nobody uses it; None where nobody looked, or it does not
+    )
 
 
 class Credential(msgspec.Struct, frozen=True):

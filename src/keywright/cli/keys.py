@@ -126,7 +126,16 @@ def _narrowing(run: Any) -> Any:
         click.option(
             "--hygiene",
             type=click.Choice(
-                ["unused", "expiring", "maker_lost_rights", "all_access", "no_limit", "no_expiry", "old"]
+                [
+                    "ending_unused",
+                    "unused",
+                    "expiring",
+                    "maker_lost_rights",
+                    "all_access",
+                    "no_limit",
+                    "no_expiry",
+                    "old",
+                ]
             ),
             help="Those that work and want looking after.",
         ),
@@ -517,6 +526,7 @@ def show_key(key: "Key", now: int, *, as_json: bool) -> None:
             ("ends in", ", ".join(f"{name} …{last}" for name, last in record["hint"].items())),
             ("rotating", None if rotation is None else f"the old secret ends {rotation['old_ends_at']}"),
             ("expires", record["expires_at"] or "never"),
+            ("ends unused", record["ends_unused_at"] and f"{record['ends_unused_at']}, if nobody uses it"),
             ("created", f"{record['created_at']} by {key.created_by}"),
             ("last used", _last_used(record)),
         ]

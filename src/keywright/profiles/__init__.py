@@ -7,11 +7,11 @@ broken, with the line.
 import re
 import tomllib
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
-from keywright import limits, misuse
+from keywright import hygiene, limits, misuse
 from keywright.credential import CODE, MANAGEMENT_PREFIX, OTHERS_PREFIXES, PREFIX
 from keywright.errors import Invalid, ProfileError
 from keywright.model import (
@@ -34,7 +34,7 @@ from keywright.model import (
 )
 from keywright.profiles.letters import grant_of
 from keywright.schemes import SCHEMES
-from keywright.times import DAY, parse_span
+from keywright.times import DAY, SECOND, parse_span, say_span
 
 #: The profiles that ship, in the order in which they are shown.
 SHIPPED: Final = ("default", "fullwhere", "partna", "atfinity", "gallabox", "bizmagnets")
@@ -113,6 +113,8 @@ class _Access(msgspec.Struct, forbid_unknown_fields=True):
 class _Expiry(msgspec.Struct, forbid_unknown_fields=True):
     default: str = "never"
     longest: str = "never"
+    unused: str = "never"
+    unused_act: Literal["disable", "invalidate"] | None = None
 
 
 class _Roles(msgspec.Struct, forbid_unknown_fields=True):
@@ -266,7 +268,6 @@ def _checked(d: _Definition) -> Keyspace:
         _need(name not in RESERVED_SCOPES, f"scopes.{name}", "is reserved; self_service grants it")
     _check_access(d)
     _check_choice(d)
-    default, longest = _expiry(d.expiry)
     keyspace = Keyspace(
         name=d.name,
         title=d.title or d.name.capitalize(),
@@ -278,7 +279,7 @@ def _checked(d: _Definition) -> Keyspace:
         scopes=d.scopes,
         letters=d.letters,
         access=AccessPolicy(d.access.classes, d.access.default),
-        expiry=ExpiryPolicy(default, longest),
+        expiry=_expiry(d.expiry),
         roles=_roles(d.roles),
         fields=Fields(d.fields.ask, d.fields.required),
         limits=_limits(d.limits, "limits"),
@@ -432,10 +433,10 @@ def _check_choice(d: _Definition) -> None:
     _need(url and d.url.isprintable() and " " not in d.url, "url", "is an address beginning with https://")
 
 
-def _expiry(expiry: _Expiry) -> tuple[int | None, int | None]:
-    default, longest = (
+def _expiry(expiry: _Expiry) -> ExpiryPolicy:
+    default, longest, unused = (
         None if text == "never" else _span(text, f"expiry.{key}")
-        for key, text in (("default", expiry.default), ("longest", expiry.longest))
+        for key, text in (("default", expiry.default), ("longest", expiry.longest), ("unused", expiry.unused))
     )
     if longest is not None:
         _need(
@@ -443,7 +444,21 @@ def _expiry(expiry: _Expiry) -> tuple[int | None, int | None]:
             "expiry.default",
             f"is longer than expiry.longest, {expiry.longest}",
         )
-    return default, longest
+    _check_unused(expiry, unused, longest)
+    return ExpiryPolicy(default, longest, unused, expiry.unused_act or "disable")
+
+
+def _check_unused(expiry: _Expiry, unused: int | None, longest: int | None) -> None:
+    if unused is None:
+        _need(expiry.unused_act is None, "expiry.unused_act", "means nothing without expiry.unused")
+        return
+    least = hygiene.UNUSED // SECOND
+    _need(unused >= least, "expiry.unused", f"is less than {say_span(least)}, after which a key is unused")
+    _need(
+        longest is None or unused < longest,
+        "expiry.unused",
+        f"is not less than expiry.longest, {expiry.longest}: every key has ended by then",
+    )
 
 
 def _span(text: str, path: str) -> int:
