@@ -51,6 +51,13 @@ class Letter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gives: Literal["all", "reads", "withdrawals", "no_withdrawals"]
 
 
+class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Scopes that are often given together, under a name. It fills them in, and is kept nowhere."""
+
+    title: str
+    scopes: tuple[str, ...]
+
+
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A named set of limits."""
 
@@ -133,6 +140,7 @@ class Keyspace(msgspec.Struct, frozen=True):
     header: str = ""
     scopes: dict[str, Scope] = {}
     letters: dict[str, Letter] = {}
+    presets: dict[str, Preset] = {}
     access: AccessPolicy = AccessPolicy()
     expiry: ExpiryPolicy = ExpiryPolicy()
     roles: RolePolicy = RolePolicy()

@@ -247,6 +247,10 @@ def keyspace(record: Keyspace, created_at: int, updated_at: int) -> dict[str, An
         "letters": {
             name: {"title": letter.title, "gives": letter.gives} for name, letter in record.letters.items()
         },
+        "presets": {
+            name: {"title": preset.title, "scopes": list(preset.scopes)}
+            for name, preset in record.presets.items()
+        },
         "access": {"classes": list(record.access.classes), "default": record.access.default},
         "roles": {"see": list(record.roles.see), "manage": list(record.roles.manage)},
         "expiry": {

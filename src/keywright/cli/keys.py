@@ -58,6 +58,7 @@ def command() -> None:
 @click.option("--environment", help="Where it works, for good.")
 @click.option("--access", type=click.Choice(["all", "read_only", "restricted"]), help="What it may do.")
 @click.option("--scope", "scopes", multiple=True, help="With restricted access: a scope. Repeatable.")
+@click.option("--preset", help="Scopes that the keyspace has under a name; --scope adds others.")
 @click.option("--description", help="What it is for.")
 @click.option("--team", help="Whose integration it is.")
 @click.option("--application", help="What uses it.")
@@ -96,7 +97,7 @@ def _create(
     issued = installation.keys.create(
         name=name,
         **chosen,
-        scopes=given["scopes"] or None,
+        scopes=filling.scopes(installation, chosen["keyspace"], given) or None,
         description=given["description"],
         team=given["team"],
         application=given["application"],

@@ -27,6 +27,7 @@ from keywright.model import (
     Letter,
     Limit,
     Plan,
+    Preset,
     Role,
     RolePolicy,
     Scope,
@@ -158,6 +159,7 @@ class _Definition(msgspec.Struct, forbid_unknown_fields=True):
     environments: dict[str, str] = msgspec.field(default_factory=DEFAULT_ENVIRONMENTS.copy)
     scopes: dict[str, Scope] = {}
     letters: dict[str, Letter] = {}
+    presets: dict[str, Preset] = {}
     access: _Access = msgspec.field(default_factory=_Access)
     expiry: _Expiry = msgspec.field(default_factory=_Expiry)
     roles: _Roles = msgspec.field(default_factory=_Roles)
@@ -182,6 +184,7 @@ _TABLES: Final[dict[str, Any]] = {
     "environments": str,
     "scopes": Scope,
     "letters": Letter,
+    "presets": Preset,
     "plans": _Plan,
     "gates": _Gate,
     "labels": str,
@@ -278,6 +281,7 @@ def _checked(d: _Definition) -> Keyspace:
         environments=d.environments,
         scopes=d.scopes,
         letters=d.letters,
+        presets={name: _preset(d, name, preset) for name, preset in d.presets.items()},
         access=AccessPolicy(d.access.classes, d.access.default),
         expiry=_expiry(d.expiry),
         roles=_roles(d.roles),
@@ -481,6 +485,19 @@ def _limits(given: list[str | dict[str, Any]], path: str) -> tuple[Limit, ...]:
 def _plan(name: str, plan: _Plan) -> Plan:
     _need(_NAME.match(name) is not None, f"plans.{name}", "is lower-case letters, digits and -")
     return Plan(plan.title, _limits(plan.limits, f"plans.{name}.limits"))
+
+
+def _preset(d: _Definition, name: str, preset: Preset) -> Preset:
+    path = f"presets.{name}"
+    _need(_NAME.match(name) is not None, path, "is lower-case letters, digits and -")
+    _need("restricted" in d.access.classes, path, "is for restricted keys, which access.classes has not")
+    title = preset.title.strip()
+    _need(bool(title) and _CONTROL.search(title) is None, f"{path}.title", "is what its button says")
+    _need(bool(preset.scopes), f"{path}.scopes", "names none")
+    for place, scope in enumerate(preset.scopes):
+        _need(scope in d.scopes, f"{path}.scopes[{place}]", f"{scope!r} is not in scopes")
+        _need(scope not in preset.scopes[:place], f"{path}.scopes[{place}]", f"{scope!r} stands twice")
+    return preset
 
 
 def _gate(d: _Definition, name: str, gate: _Gate) -> Gate:

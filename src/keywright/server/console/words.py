@@ -138,10 +138,12 @@ HYGIENE: Final = {
 }
 #: What a key's own page says of it.
 ADVICE: Final = {
-    "ending_unused": "Nobody uses it, and it ends within fourteen days if that stays so. One request with it is enough.",
+    "ending_unused": "Nobody uses it, and it ends within fourteen days if that stays so. One request with it keeps it.",
     "unused": "Nobody has used it for thirty days: disable it, and enable it if somebody misses it.",
     "expiring": "It ends within fourteen days, and with it whatever uses it.",
 }
+#: How many scopes are found by looking; of more, one searches.
+MANY_SCOPES: Final = 8
 #: What can be confirmed, and the template that asks.
 CONFIRM: Final = ("rotate", "invalidate", "delete")
 _RIGHTS: Final = {
