@@ -168,7 +168,7 @@ class SecretRecord(msgspec.Struct, frozen=True, gc=False):
     n: int
     pepper: int
     ends_at: int | None = None
-    starts_rotation: bool = False  # its first use ends the secrets before it
+    starts_rotation: bool = False  # its next use is written down first, and ends the secrets before it
 
 
 class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

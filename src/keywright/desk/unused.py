@@ -51,6 +51,7 @@ _AT_ONCE: Final = 50
 _AHEAD: Final = NOTICE + 2 * EVERY
 #: How long a key is watched before it is ended: by then what was counted before is known.
 WATCHED: Final = 600 * SECOND
+_AGAIN: Final = 60 * SECOND
 _MOST_WATCHED: Final = 10_000
 _BEGIN: Final = (-1, "")
 
@@ -168,16 +169,17 @@ class Unused(Desk):
         return sum(self._tried(key_id, counting) for key_id in confirmed)
 
     def _confirmed(self, ripe: Sequence[str]) -> Sequence[str]:
-        """Those of the keys that nothing has changed, announced again; none where not every worker knows it by now."""
+        """Those of the keys that nothing has changed, announced again; none where not every worker knows it by now.
+
+        What is not ended then, for whatever reason, is tried again in a minute.
+        """
         with self.change() as change:
-            watched = {key_id: self._watched.pop(key_id) for key_id in ripe}
-            still = [
-                key_id for key_id, (_, seq) in watched.items() if not changes.since(change.tx, seq, key_id)
-            ]
+            watched = {key_id: self._watched.pop(key_id)[1] for key_id in ripe}
+            still = [key_id for key_id, seq in watched.items() if not changes.since(change.tx, seq, key_id)]
             for key_id in still:
                 change.announce("key", key_id)
             seq = changes.newest(change.tx)
-        self._watched |= {key_id: (watched[key_id][0], seq) for key_id in still}
+        self._watched |= dict.fromkeys(still, (change.now - WATCHED + _AGAIN, seq))
         return still if change.travelled.exact else ()
 
     def _tried(self, key_id: str, counting: Container[str]) -> bool:
