@@ -45,7 +45,7 @@ from keywright.times import SECOND, rfc3339
 SWEEPS: Final = Actor("system", "unused")
 #: How often all keys are looked through, and how many at once; how many are watched or ended at once.
 EVERY: Final = 3600 * SECOND
-_LOOKED_THROUGH: Final = 2_000
+_LOOKED_THROUGH: Final = 500
 _AT_ONCE: Final = 50
 #: How long before its end a key is told of: in time for it, though all keys are looked through once an hour only.
 _AHEAD: Final = NOTICE + 2 * EVERY
