@@ -118,6 +118,24 @@ def test_the_example_of_that_message_works(command: Folder) -> None:
     assert command(*shown[1].split()).code == 0
 
 
+@pytest.mark.screen("U-13")
+def test_a_preset_fills_scopes_in(empty: Folder) -> None:
+    """Its scopes, and those that are named besides, each once; one that there is not is refused, and nothing is made."""
+    scopes = "\n".join(f'"{name}" = {{ title = "{name}" }}' for name in ("a:read", "b:read", "c:write"))
+    preset = '[presets.reporting]\ntitle = "Reporting"\nscopes = ["b:read", "a:read"]'
+    (empty.path / "acme.toml").write_text(f'name = "acme"\n[scopes]\n{scopes}\n{preset}\n', encoding="utf-8")
+    assert empty("keyspaces", "apply", "acme.toml").code == 0
+    line = ("keys", "create", "Reports", "--environment", "production")
+
+    wrong = empty(*line, "--preset", "all")
+    assert (wrong.code, wrong.err) == (1, "keywright: --preset: 'all' is none of reporting\n")
+    assert json.loads(empty("accounts", "list", "--json").out)["items"] == []
+    named = ("--scope", "c:write", "--scope", "a:read")
+    made = json.loads(empty(*line, "--preset", "reporting", *named, "--json").out)["key"]
+    assert (made["access"], made["scopes"]) == ("restricted", ["b:read", "a:read", "c:write"])
+    assert "reporting" not in json.dumps(made)
+
+
 def test_what_has_one_candidate_is_filled_in_and_said(empty: Folder) -> None:
     """One keyspace and one account need not be named, and what was taken is said."""
     empty("keyspaces", "create", "--profile", "partna")

@@ -1127,3 +1127,97 @@ def test_forms_and_pages_of_those_who_may_less(site: Site) -> None:
     site.sign_in("dev@globex.example")
     expect(page.get_by_role("heading", level=1)).to_have_text("You have no account yet")
     site.looked_at("no-account")
+
+
+# ------------------------------------------------------------------------------------------------------- many scopes
+
+
+MANY = """
+name = "many"
+
+[access]
+default = "all"
+
+[fields]
+ask = ["name", "access"]
+
+[expiry]
+unused = "180d"
+
+[presets.reporting]
+title = "Reporting"
+scopes = ["orders:read", "invoices:read"]
+
+[presets.support]
+title = "Support"
+scopes = ["orders:read", "orders:write"]
+
+[scopes]
+""" + "\n".join(
+    f'"{about}:{what}" = {{ title = "{title} {about}", reads = {str(what == "read").lower()} }}'
+    for about in ("orders", "invoices", "refunds", "customers", "webhooks")
+    for what, title in (("read", "Read"), ("write", "Change"))
+)
+
+
+@pytest.mark.screen("U-13", "U-15")
+def test_scopes_are_searched_and_ticked_together(site: Site) -> None:
+    """By keyboard: a preset ticks its scopes and takes them away, a search leaves what is called so, and ticks outlive it."""
+    site.kw.keyspaces.apply(MANY)
+    page = site.page
+    site.go("/console/@globex/many/keys/new")
+    site.sign_in()
+    reporting, search = page.get_by_role("button", name="Reporting"), page.get_by_label("Search the scopes")
+    ticked = page.locator("input[name=scopes]:checked")
+    expect(search).to_be_hidden()
+    page.get_by_label("Name").fill("Reports")
+
+    reporting.focus()
+    page.keyboard.press("Enter")
+    expect(reporting).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("button", name="Support")).to_have_attribute("aria-pressed", "false")
+    expect(page.locator("#says")).to_contain_text("can read invoices, read orders.")
+    site.looked_at("scopes-ticked")
+
+    search.fill("REFUNDS change")
+    expect(page.locator("input[name=scopes]:visible")).to_have_count(1)
+    expect(page.get_by_text("1 found")).to_be_visible()
+    site.looked_at("scopes-searched")
+    search.press("Enter")
+    site.at("/console/@globex/many/keys/new")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    expect(ticked).to_have_count(3)
+    search.fill("nothing at all")
+    expect(page.get_by_text("Nothing is called so.")).to_be_visible()
+    search.fill("")
+    expect(page.locator("input[name=scopes]:visible")).to_have_count(10)
+
+    page.get_by_role("button", name="Create", exact=True).click()
+    expect(page.locator("#key-token")).to_be_visible()
+    made = site.kw.keys.list(keyspace="many").items[0]
+    assert set(made.scopes) == {"orders:read", "invoices:read", "refunds:write"}
+    page.locator("#saved").check()
+    site.go(f"/console/@globex/many/keys/{made.id}/edit")
+    expect(reporting).to_have_attribute("aria-pressed", "true")
+    reporting.click()
+    expect(ticked).to_have_count(1)
+
+
+@pytest.mark.screen("U-67")
+def test_a_key_that_ends_unused_is_seen_to(site: Site, clock: Clock) -> None:
+    """Its page and hygiene say when it ends, and one click stops it at once."""
+    site.kw.keyspaces.apply(MANY)
+    key = make(site.kw, keyspace="many", name="Old import").key
+    clock.advance(days=170)
+    site.kw.installation.unused.round()
+    site.go(f"/console/@globex/many/keys/{key.id}")
+    site.sign_in()
+    expect(site.page.get_by_text("if nobody uses it", exact=False).first).to_be_visible()
+    site.looked_at("ending-unused")
+    site.go("/console/@globex/hygiene")
+    site.looked_at("hygiene-ending-unused")
+    site.page.get_by_role("button", name="Disable now: Old import").click()
+    expect(site.page.get_by_text("Disabled. Enable one")).to_be_visible()
+    assert site.kw.keys.get(key.id).state == "disabled"

@@ -192,7 +192,14 @@ def test_the_profiles_in_the_docs_are_good() -> None:
     """Every TOML block of ``docs/profiles.md`` is a definition that can be applied."""
     written = blocks(read("docs/profiles.md"), "toml")
 
-    assert [profiles.load(text).name for text in written] == ["acme", "shop", "bank", "warehouse"]
+    assert [profiles.load(text).name for text in written] == [
+        "acme",
+        "tidy",
+        "shop",
+        "desk",
+        "bank",
+        "warehouse",
+    ]
 
 
 def test_the_readme_shows_each_system_with_its_schemes() -> None:

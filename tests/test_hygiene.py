@@ -144,5 +144,5 @@ def test_more_than_a_page_is_looked_through(
 
 def test_another_word_is_refused(kw: Keywright) -> None:
     """What is not a finding is refused by name."""
-    with pytest.raises(Invalid, match="hygiene: is one of unused"):
+    with pytest.raises(Invalid, match="hygiene: is one of ending_unused"):
         kw.keys.list(hygiene="dirty")

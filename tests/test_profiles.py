@@ -406,3 +406,37 @@ def test_a_bad_definition_under_load_changes_nothing(kw: Keywright) -> None:
     assert [entry["action"] for entry in kw.installation.trail.list(target="every", limit=2).items] == [
         "keyspace.apply"
     ] * 2
+
+
+@pytest.mark.screen("U-13")
+@pytest.mark.parametrize(
+    ("preset", "wrong"),
+    [
+        ('scopes = ["a:read"]', "presets.reporting.title: .*missing"),
+        ('title = "R"', "presets.reporting.scopes: .*missing"),
+        ('title = " "\nscopes = ["a:read"]', "presets.reporting.title: is what its button says"),
+        ('title = "R"\nscopes = []', "presets.reporting.scopes: names none"),
+        (
+            'title = "R"\nscopes = ["a:read", "b:read"]',
+            r"presets.reporting.scopes\[1\]: 'b:read' is not in scopes",
+        ),
+        (
+            'title = "R"\nscopes = ["keys:read"]',
+            r"presets.reporting.scopes\[0\]: 'keys:read' is not in scopes",
+        ),
+        (
+            'title = "R"\nscopes = ["a:read", "a:read"]',
+            r"presets.reporting.scopes\[1\]: 'a:read' stands twice",
+        ),
+        ('title = "R"\nscopes = ["a:read"]\nmore = 1', "presets.reporting.more: .*unknown"),
+        (
+            'title = "R"\nscopes = ["a:read"]\n[access]\nclasses = ["all"]',
+            "presets.reporting: is for restricted keys",
+        ),
+    ],
+)
+def test_a_preset_that_cannot_be_is_refused(preset: str, wrong: str) -> None:
+    """Scopes that are not defined, none, or one twice; without a title; where no key can be restricted."""
+    source = f'name = "x"\nprefix = "xyz"\n[scopes]\n"a:read" = {{ title = "Read" }}\n[presets.reporting]\n{preset}\n'
+    with pytest.raises(ProfileError, match=wrong):
+        load(source)

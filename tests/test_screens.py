@@ -10,7 +10,7 @@ import pytest
 
 from conftest import EVERY, bearer, make
 from keywright import Keywright
-from keywright.cli.keys import command
+from keywright.cli.keys import command, show_key
 from keywright.model import Issued
 from keywright.testing import Clock
 from people import PASSWORD, as_person, begin
@@ -431,6 +431,29 @@ def test_the_page_of_a_key(door: Door, kw: Keywright, key: Issued, clock: Clock)
     assert "Nobody has used it" not in page
     clock.advance(days=31)
     assert "Nobody has used it for thirty days" in read(door, at, begin(kw, "owner"))
+
+
+@pytest.mark.screen("U-67")
+def test_a_key_says_when_it_ends_unused(
+    door: Door, kw: Keywright, key: Issued, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its page and ``keys get`` say on which day it ends; near it list, page and hygiene say so, and behind it why it has."""
+    kw.keyspaces.apply(EVERY + '[expiry]\nunused = "180d"\n')
+    at, begun = f"{KEYS}/{key.key.id}", begin(kw, "admin")
+    assert "Ends unused on 14 July 2027 (" in read(door, at, begun)
+    show_key(kw.keys.get(key.key.id), clock(), as_json=False)
+    assert "2027-07-14T12:00:30Z, if nobody uses it" in capsys.readouterr().out
+
+    clock.advance(days=170)
+    kw.installation.lookout.round()
+    begun = begin(kw, "developer")
+    assert "Ends unused" in row(text(door.get(KEYS, signed_in(begun))), key)
+    assert "it ends within fourteen days if that stays so" in read(door, at, begun)
+    assert "Ending unused" in read(door, "/console/@globex/hygiene", begun)
+    for days in (14, 1):
+        clock.advance(days=days)
+        kw.installation.lookout.round()
+    assert "Nobody had used it for as long as the keyspace lets" in read(door, at, begin(kw, "owner"))
 
 
 @pytest.mark.requirement("X-21")

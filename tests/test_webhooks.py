@@ -160,10 +160,10 @@ def test_a_change_is_told_of(kw: Keywright, courier: Courier, receiver: Receiver
 
 
 def test_every_event_has_a_test() -> None:
-    """The table of changes above, the calendar's, the quotas', the courier's own and misuse's (test_misuse, test_leaks) are all that there are."""
+    """The table of changes above, the calendar's, the quotas', the courier's own and misuse's (test_misuse, test_leaks, test_unused) are all that there are."""
     clock_and_courier = {
         "key.expiring", "key.expired", "key.rotation_ended", "quota.warning", "quota.exhausted", "webhook.disabled", "webhook.test", "webhook.verify",
-        "alert.raised", "alert.resolved", "key.leaked",
+        "alert.raised", "alert.resolved", "key.leaked", "key.ending_unused",
     }  # fmt: skip
 
     assert set(CHANGES) | clock_and_courier == set(events.EVENTS)

@@ -581,7 +581,10 @@ class Engine:
             self._rewrap(record.id, secret, presented.spelled, now)
 
     def _first_use(self, record: KeyRecord, secret: SecretRecord, now: int) -> None:
-        """End the earlier secrets of a key whose new one is used for the first time.
+        """Write down the use of a secret that is waited for: end the earlier ones of a key whose new one is used first.
+
+        A key that is about to end because nobody uses it (``desk.unused``) has nothing to end: there it is the announcement
+        that counts.
 
         The caller waits for it, once in a rotation: with no grace, the old secret must be refused from here on. Where
         the store does not answer the new secret works all the same, and its next use tries again.

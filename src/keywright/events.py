@@ -27,6 +27,7 @@ EVENTS: Final[dict[str, str]] = {
     "key.leaked": "A key was reported as found where it should not be; `leak` says where, and what was done: the policy.",
     "key.expiring": "A key expires in 14, 3 or 1 days; `days` says which.",
     "key.expired": "A key has expired.",
+    "key.ending_unused": "Nobody uses a key, and it ends within 14 days if that stays so; `unused` says since when, and its end.",
     "quota.warning": "80 % of a quota, or of credits, is used.",
     "quota.exhausted": "A quota is used up until its next period, or credits are for good.",
     "account.created": "An account was made.",
@@ -58,6 +59,8 @@ OF_ACTION: Final[dict[str, str]] = {
     "account.limit": "account.limited",
     "webhook.fail": "webhook.disabled",
 }
+#: What is told of a key that ends soon because nobody uses it.
+ENDING_UNUSED: Final = "key.ending_unused"
 #: How long before a key expires it is told of, in days.
 EXPIRING: Final = (14, 3, 1)
 #: How much of a quota is used when it is told of, in percent.

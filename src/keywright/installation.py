@@ -37,6 +37,7 @@ from keywright.desk.quotas import Quotas
 from keywright.desk.refusals import Refusals
 from keywright.desk.sessions import Sessions
 from keywright.desk.trail import Trail
+from keywright.desk.unused import Unused
 from keywright.desk.usage import Usage
 from keywright.desk.webhooks import Webhooks
 from keywright.engine import Engine, Given
@@ -151,6 +152,7 @@ class Installation:
         self.alerts = Alerts(database, keyring, clock, self.mails)
         self.quotas = Quotas(database, keyring, clock)
         self.leaks = Leaks(database, keyring, clock, self._proven, self.keys, self.alerts)
+        self.unused = Unused(database, keyring, clock, self.keys, self.meter, self.slots)
         self._courier: Courier | None = None
         self._lookout: Lookout | None = None
         self._postman: Postman | None = None
@@ -174,7 +176,7 @@ class Installation:
         if self._lookout is None:
             from keywright.lookout import Lookout  # noqa: PLC0415  # which a verifier never needs
 
-            self._lookout = Lookout(self.database, self.alerts, self.leaks, self.clock)
+            self._lookout = Lookout(self.database, self.alerts, self.leaks, self.unused, self.clock)
         return self._lookout
 
     @property

@@ -3,7 +3,8 @@
 It reads the store, not the workers: so that a rule sees the failures of all of them, whichever answered, and a worker
 spends nothing on it but the rows that it writes anyhow. One process at a time looks out, under a lease; how far it has
 read is written with the alerts that came of it, so that its successor raises none twice and misses none. It also sees to
-keys that were reported as leaked, and each hour writes the head of the audit trail into the log.
+keys that were reported as leaked and to those that nobody uses, and each hour writes the head of the audit trail into the
+log.
 """
 
 import logging
@@ -16,6 +17,7 @@ from sqlalchemy import Connection
 from keywright import misuse
 from keywright.desk.alerts import Alerts
 from keywright.desk.leaks import Leaks
+from keywright.desk.unused import Unused
 from keywright.misuse import Finding, Signal, Tracker
 from keywright.model import Threshold
 from keywright.shift import Shift
@@ -47,10 +49,13 @@ witness = logging.getLogger("keywright.audit")
 class Lookout:
     """Looks out. ``round`` does it once; ``start`` makes a thread of it that competes for the lease."""
 
-    def __init__(self, database: Database, desk: Alerts, leaks: Leaks, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, database: Database, desk: Alerts, leaks: Leaks, unused: Unused, clock: Callable[[], int]
+    ) -> None:
         self._database = database
         self._desk = desk
         self._leaks = leaks
+        self._unused = unused
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -82,6 +87,7 @@ class Lookout:
             with self._database.read() as connection:
                 head = audit.head(connection)
             witness.info("the head of the audit trail is %d:%s", head.seq, head.mac)
+        self._unused.round()
         return raised
 
     def start(self) -> None:
@@ -101,6 +107,7 @@ class Lookout:
         """Forget the parent's thread."""
         self._thread, self._stop = None, threading.Event()
         self._begin()
+        self._unused.begin()
 
     # ------------------------------------------------------------------------------------------------------- inside
 

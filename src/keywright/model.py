@@ -51,6 +51,13 @@ class Letter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gives: Literal["all", "reads", "withdrawals", "no_withdrawals"]
 
 
+class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Scopes that are often given together, under a name. It fills them in, and is kept nowhere."""
+
+    title: str
+    scopes: tuple[str, ...]
+
+
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A named set of limits."""
 
@@ -85,10 +92,12 @@ class AccessPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExpiryPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long keys live that do not say, and at most; seconds, ``None`` for ever."""
+    """How long keys live that do not say, at most, and while nobody uses them; seconds, ``None`` for ever."""
 
     default: int | None = None
     longest: int | None = None
+    unused: int | None = None
+    unused_act: Literal["disable", "invalidate"] = "disable"
 
 
 class RolePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,6 +140,7 @@ class Keyspace(msgspec.Struct, frozen=True):
     header: str = ""
     scopes: dict[str, Scope] = {}
     letters: dict[str, Letter] = {}
+    presets: dict[str, Preset] = {}
     access: AccessPolicy = AccessPolicy()
     expiry: ExpiryPolicy = ExpiryPolicy()
     roles: RolePolicy = RolePolicy()
@@ -158,7 +168,7 @@ class SecretRecord(msgspec.Struct, frozen=True, gc=False):
     n: int
     pepper: int
     ends_at: int | None = None
-    starts_rotation: bool = False  # its first use ends the secrets before it
+    starts_rotation: bool = False  # its next use is written down first, and ends the secrets before it
 
 
 class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -354,6 +364,10 @@ class Key(msgspec.Struct, frozen=True):
     last_used_ip: str | None = None  # None where nobody said from where
     children: tuple[str, ...] | None = None  # the live keys that it made; None where nobody looked
     flags: tuple[str, ...] = ()  # what somebody should look at; ``maker_lost_rights``
+    touched_at: int = 0  # when it was made or changed last, got its newest secret, or came back by itself
+    ends_unused_at: int | None = (
+        None  # when it ends if nobody uses it; None where nobody looked, or it does not
+    )
 
 
 class Credential(msgspec.Struct, frozen=True):

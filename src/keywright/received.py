@@ -31,6 +31,7 @@ from keywright.model import (
     Membership,
     Person,
     Plan,
+    Preset,
     Propagation,
     RolePolicy,
     Scope,
@@ -107,6 +108,7 @@ def key(said: dict[str, Any]) -> Key:
         allowed_ips=tuple(said["allowed_ips"]),
         binding=None if bound is None else Binding(**bound),
         expires_at=instant(said["expires_at"]),
+        ends_unused_at=instant(said["ends_unused_at"]),
         ended_at=instant(said["ended_at"]),
         last_used_at=instant(said["last_used_at"]),
         last_used_ip=said["last_used_ip"],
@@ -246,8 +248,9 @@ def keyspace(said: dict[str, Any]) -> Keyspace:
         header=said["header"] or "",
         scopes={name: Scope(**one) for name, one in said["scopes"].items()},
         letters={name: Letter(**one) for name, one in said["letters"].items()},
+        presets={name: Preset(one["title"], tuple(one["scopes"])) for name, one in said["presets"].items()},
         access=AccessPolicy(tuple(said["access"]["classes"]), said["access"]["default"]),
-        expiry=ExpiryPolicy(said["expiry"]["default_seconds"], said["expiry"]["longest_seconds"]),
+        expiry=_expiry(said["expiry"]),
         roles=RolePolicy(tuple(said["roles"]["see"]), tuple(said["roles"]["manage"])),
         fields=Fields(tuple(said["fields"]["ask"]), tuple(said["fields"]["required"])),
         limits=limits(said["limits"]),
@@ -256,6 +259,12 @@ def keyspace(said: dict[str, Any]) -> Keyspace:
         error_shape=said["errors"],
         navigation=tuple(said["navigation"]),
         deep_link=said["deep_link"] or "",
+    )
+
+
+def _expiry(said: dict[str, Any]) -> ExpiryPolicy:
+    return ExpiryPolicy(
+        said["default_seconds"], said["longest_seconds"], said["unused_seconds"], said["unused_act"]
     )
 
 

@@ -47,6 +47,7 @@ def key(record: Key, now: int) -> dict[str, Any]:
         "limits": [limit(item) for item in record.limits],
         "plan": record.plan,
         "expires_at": _time(record.expires_at),
+        "ends_unused_at": _time(record.ends_unused_at),
         "allowed_ips": list(record.allowed_ips),
         "metadata": record.metadata,
         "state": record.state,
@@ -79,7 +80,7 @@ def key(record: Key, now: int) -> dict[str, Any]:
 #: What stands in a line of an export of keys.
 EXPORTED: Final = (
     "id", "name", "keyspace", "account", "environment", "state", "access", "scopes", "limits", "plan", "description", "team",
-    "application", "allowed_ips", "metadata", "expires_at", "state_reason", "disabled_until", "parent", "flags", "created_at",
+    "application", "allowed_ips", "metadata", "expires_at", "ends_unused_at", "state_reason", "disabled_until", "parent", "flags", "created_at",
     "created_by", "updated_at", "ended_at", "last_used_at", "last_used_ip",
 )  # fmt: skip
 
@@ -246,9 +247,18 @@ def keyspace(record: Keyspace, created_at: int, updated_at: int) -> dict[str, An
         "letters": {
             name: {"title": letter.title, "gives": letter.gives} for name, letter in record.letters.items()
         },
+        "presets": {
+            name: {"title": preset.title, "scopes": list(preset.scopes)}
+            for name, preset in record.presets.items()
+        },
         "access": {"classes": list(record.access.classes), "default": record.access.default},
         "roles": {"see": list(record.roles.see), "manage": list(record.roles.manage)},
-        "expiry": {"default_seconds": record.expiry.default, "longest_seconds": record.expiry.longest},
+        "expiry": {
+            "default_seconds": record.expiry.default,
+            "longest_seconds": record.expiry.longest,
+            "unused_seconds": record.expiry.unused,
+            "unused_act": record.expiry.unused_act,
+        },
         "fields": {"ask": list(record.fields.ask), "required": list(record.fields.required)},
         "limits": [limit(item) for item in record.limits],
         "plans": {

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from keywright import layout
+from keywright.errors import Unavailable
 from keywright.layout import COUNTS, HEADER, SEGMENT, SEGMENT_HEAD, SPENT, SPENT_SLOT, WORD, Counted, Found
 
 SUFFIX: Final = ".slots"
@@ -150,6 +151,17 @@ class Slots:
     def names(self) -> set[str]:
         """The workers that have a file here."""
         return {path.name.removesuffix(SUFFIX) for path in self.directory.glob(f"*{SUFFIX}")}
+
+    def counting(self) -> set[str]:
+        """The ids of keys of which any worker here, living or dead, has counted what the store may not have yet.
+
+        Whoever reads the store after this knows of every use that was counted before. Raises ``Unavailable``.
+        """
+        found: set[str] = set()
+        for path in self.directory.glob(f"*{SUFFIX}"):
+            with suppress(FileNotFoundError):  # sent, and removed meanwhile
+                found |= _counted(path)
+        return found
 
     def dead(self) -> Iterator[Dead]:
         """The files of workers that have died, one after the other; each is let go of when the next is asked for."""
@@ -305,6 +317,18 @@ def _locked(path: Path) -> int | None:
 def _sweep(path: Path, descriptor: int) -> None:
     if time.time() - os.fstat(descriptor).st_mtime > _ABANDONED:
         path.unlink(missing_ok=True)
+
+
+def _counted(path: Path) -> set[str]:
+    try:
+        held = layout.read(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as trouble:
+        raise Unavailable(f"the slot file {path} cannot be read: {trouble.strerror}") from None
+    if held is None:
+        raise Unavailable(f"the slot file {path} is damaged")
+    return {counted.of.key_id for counts in held.counts.values() for counted in counts}
 
 
 def _content(descriptor: int) -> bytes:

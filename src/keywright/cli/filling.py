@@ -12,7 +12,7 @@ from keywright import limits, profiles
 from keywright.cli.opening import actor
 from keywright.client import Client
 from keywright.desk import fields
-from keywright.errors import NotFound
+from keywright.errors import Invalid, NotFound
 from keywright.installation import Installation
 from keywright.model import Keyspace
 
@@ -40,10 +40,11 @@ def complete(
         every = {"default": profiles.load(profiles.source("default"))}
     chosen: dict[str, Any] = {field: given[field] for field in _CHOICES}
     open_, filled = _choose(
-        chosen, every, _usernames(installation), first=first, scoped=bool(given["scopes"])
+        chosen, every, _usernames(installation), first=first, scoped=bool(given["scopes"] or given["preset"])
     )
     if open_:
         raise click.UsageError(_say_open(name, given, open_))
+    _scopes(every[chosen["keyspace"]], given)  # a preset that there is not is refused before anything is made
     if isinstance(installation, Installation) and first:
         _would_pass(name, given, chosen, every["default"])
         installation.keyspaces.apply(profiles.source("default"), actor=actor())
@@ -52,6 +53,23 @@ def complete(
         installation.accounts.create("default", actor=actor())
         filled.insert(int(first), "Made the account `default`.")
     return chosen, filled
+
+
+def scopes(installation: Installation | Client, keyspace: str, given: dict[str, Any]) -> list[str]:
+    """The scopes that were named, behind those of the preset. Raises ``Invalid`` for a preset that there is not."""
+    if given["preset"] is None:
+        return list(given["scopes"])
+    return _scopes(installation.keyspaces.get(keyspace).keyspace, given)
+
+
+def _scopes(keyspace: Keyspace, given: dict[str, Any]) -> list[str]:
+    name = given["preset"]
+    if name is None:
+        return list(given["scopes"])
+    if name not in keyspace.presets:
+        known = ", ".join(keyspace.presets) or "no presets at all"
+        raise Invalid(f"{name[:40]!r} is none of {known}", path="--preset")
+    return list(dict.fromkeys((*keyspace.presets[name].scopes, *given["scopes"])))
 
 
 def _choose(
@@ -95,7 +113,7 @@ def _usernames(installation: Installation | Client) -> list[str]:
 def _would_pass(name: str, given: dict[str, Any], chosen: dict[str, Any], keyspace: Keyspace) -> None:
     """Refuse what ``create`` would refuse, before keyspace and account are made for it. Raises ``Invalid``."""
     fields.name(name)
-    fields.access(chosen["access"], given["scopes"] or None, keyspace)
+    fields.access(chosen["access"], _scopes(keyspace, given) or None, keyspace)
     limits.read(given["limits"])
     fields.networks(list(given["networks"]))
 

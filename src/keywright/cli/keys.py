@@ -58,6 +58,7 @@ def command() -> None:
 @click.option("--environment", help="Where it works, for good.")
 @click.option("--access", type=click.Choice(["all", "read_only", "restricted"]), help="What it may do.")
 @click.option("--scope", "scopes", multiple=True, help="With restricted access: a scope. Repeatable.")
+@click.option("--preset", help="Scopes that the keyspace has under a name; --scope adds others.")
 @click.option("--description", help="What it is for.")
 @click.option("--team", help="Whose integration it is.")
 @click.option("--application", help="What uses it.")
@@ -96,7 +97,7 @@ def _create(
     issued = installation.keys.create(
         name=name,
         **chosen,
-        scopes=given["scopes"] or None,
+        scopes=filling.scopes(installation, chosen["keyspace"], given) or None,
         description=given["description"],
         team=given["team"],
         application=given["application"],
@@ -126,7 +127,16 @@ def _narrowing(run: Any) -> Any:
         click.option(
             "--hygiene",
             type=click.Choice(
-                ["unused", "expiring", "maker_lost_rights", "all_access", "no_limit", "no_expiry", "old"]
+                [
+                    "ending_unused",
+                    "unused",
+                    "expiring",
+                    "maker_lost_rights",
+                    "all_access",
+                    "no_limit",
+                    "no_expiry",
+                    "old",
+                ]
             ),
             help="Those that work and want looking after.",
         ),
@@ -517,6 +527,7 @@ def show_key(key: "Key", now: int, *, as_json: bool) -> None:
             ("ends in", ", ".join(f"{name} …{last}" for name, last in record["hint"].items())),
             ("rotating", None if rotation is None else f"the old secret ends {rotation['old_ends_at']}"),
             ("expires", record["expires_at"] or "never"),
+            ("ends unused", record["ends_unused_at"] and f"{record['ends_unused_at']}, if nobody uses it"),
             ("created", f"{record['created_at']} by {key.created_by}"),
             ("last used", _last_used(record)),
         ]

@@ -14,6 +14,7 @@ from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.listing import LONGEST_PAGE, Listing, with_children
 from keywright.desk.once import Once
 from keywright.errors import Conflict, Exceeds, Invalid, NotFound, Unavailable
+from keywright.hygiene import idle_since
 from keywright.keyring import Keyring
 from keywright.model import (
     MANAGEMENT,
@@ -448,6 +449,18 @@ class Keys(Listing):
         change.tell(actor, "key.leaked", about, account=before.account, **said)
         if state != before.state:
             change.tell(actor, action, about, account=before.account, reason="leaked")
+
+    def end_unused(self, change: Change, before: Key, act: str, actor: Actor) -> None:
+        """Stop a key that nobody uses, as its keyspace says, in the transaction of whoever has made sure of it."""
+        told = {"reason": "unused", "unused_since": rfc3339(idle_since(before))}
+        for secret in _live(before, change.now):
+            keys.set_secret(change.tx, before.id, secret.n, starts_rotation=0)
+        if act == "invalidate":
+            keys.end_secrets(change.tx, before.id, before.secrets[0].n + 1, change.now)
+            self._set_state(change, before.id, "invalidated", "unused", ended_at=change.now)
+        else:
+            self._set_state(change, before.id, "disabled", "unused")
+        self._tell(change, before, actor, f"key.{act}", **told)
 
     def purge(self, *, older_than: int = 30 * DAY, actor: Actor = LIBRARY) -> int:
         """Remove the tombstones of keys deleted more than ``older_than`` seconds ago, for good; how many there were."""

@@ -13,10 +13,11 @@ from keywright.desk import Desk, cursors, fields, grants
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.keyspaces import keyspace_name
 from keywright.errors import Conflict, Exceeds, Forbidden, Invalid, NotFound, Unavailable
-from keywright.hygiene import FINDINGS, MAKER_LOST_RIGHTS, UNUSED, bounds
+from keywright.events import ENDING_UNUSED
+from keywright.hygiene import FINDINGS, MAKER_LOST_RIGHTS, NOTICE, UNUSED, bounds, ends_unused_at, idle_since
 from keywright.limits import Standing
-from keywright.model import MANAGEMENT, Binding, Key, Keyspace, Limit, Page, Person
-from keywright.store import keys, keyspaces, people, quotas, spend, usage
+from keywright.model import MANAGEMENT, Binding, ExpiryPolicy, Key, Keyspace, Limit, Page, Person
+from keywright.store import deliveries, keys, keyspaces, people, quotas, spend, usage
 from keywright.store.keys import SORTS, Filter, Outline
 from keywright.store.usage import Seen
 
@@ -125,6 +126,15 @@ class Listing(Desk):
         """
         return walk(partial(self.list, **narrow, limit=LONGEST_PAGE))
 
+    def ending(self, found: Sequence[Key], within: int = NOTICE) -> Sequence[Key]:
+        """Those of some keys that end in that time if nobody uses them, with their last use. Raises ``Unavailable``."""
+        until = self.clock() + within
+        return [
+            key
+            for key in self._last_used(found)
+            if key.ends_unused_at is not None and key.ends_unused_at <= until
+        ]
+
     def keyspace_of(self, key: Key) -> Keyspace:
         """The definition that a key belongs to."""
         with self.database.read() as connection:
@@ -149,6 +159,8 @@ class Listing(Desk):
             spaces = [one.keyspace for one in keyspaces.every(connection)]
             held = tuple(space.name for space in spaces if bounds(space))
             return keys.page(connection, narrow, now, after=after, limit=many, keyspaces=held)
+        if narrow.hygiene == "ending_unused":
+            return self._sifted(connection, narrow, now, after, many, self._ending)
         if narrow.hygiene == "unused":
             return self._sifted(connection, narrow, now, after, many, self._unused)
         if narrow.hygiene == MAKER_LOST_RIGHTS:
@@ -174,6 +186,12 @@ class Listing(Desk):
         found = {key.id: key for key in keys.several(connection, chosen[:many], now)}
         return [found[key_id] for key_id in chosen[:many]]
 
+    def _ending(self, connection: Connection, some: Sequence[Outline], now: int) -> Sequence[str]:
+        ends = policies(connection)
+        left = [one.id for one in some if one.keyspace in ends]
+        ending = {key.id for key in self.ending(keys.several(connection, left, now))} if left else set()
+        return [key_id for key_id in left if key_id in ending]
+
     def _unused(self, _connection: Connection, some: Sequence[Outline], now: int) -> Sequence[str]:
         with self.database.read("usage") as connection:
             used = usage.used_since(connection, [one.id for one in some], now - UNUSED)
@@ -188,9 +206,13 @@ class Listing(Desk):
     def _last_used(self, found: Sequence[Key]) -> Sequence[Key]:
         if not found:
             return found
+        with self.database.read() as connection:
+            ends = policies(connection)
         with self.database.read("usage") as connection:
             seen = usage.last(connection, [key.id for key in found])
-        return tuple(_used(key, seen) for key in found)
+            used = [_used(key, seen) for key in found]
+            told = announced(connection, [key for key in used if key.keyspace in ends])
+        return tuple(_with_end(key, ends.get(key.keyspace), told.get(key.id), self.clock()) for key in used)
 
 
 def _standing(connection: Connection, subject: str, limit: Limit, now: int) -> Standing:
@@ -279,6 +301,27 @@ def _used(key: Key, seen: dict[tuple[str, int], Seen]) -> Key:
     return msgspec.structs.replace(key, secrets=own, last_used_at=last.at, last_used_ip=last.ip)
 
 
+def policies(connection: Connection) -> dict[str, ExpiryPolicy]:
+    """The policies of the keyspaces whose keys end when nobody uses them."""
+    every = [applied.keyspace for applied in keyspaces.every(connection)]
+    return {space.name: space.expiry for space in every if space.expiry.unused is not None}
+
+
+def _with_end(key: Key, policy: ExpiryPolicy | None, told: int | None, now: int) -> Key:
+    if policy is None:
+        return key
+    return msgspec.structs.replace(key, ends_unused_at=ends_unused_at(key, policy, told, now))
+
+
+def announced(connection: Connection, found: Sequence[Key]) -> dict[str, int]:
+    """When those of some keys end of which it was told, since they were used or changed last, that nobody uses them."""
+    if not found:
+        return {}
+    told = deliveries.announced(connection, ENDING_UNUSED, [key.id for key in found])
+    since = {key.id: (key.id, str(idle_since(key))) for key in found}
+    return {key_id: told[place] for key_id, place in since.items() if place in told}
+
+
 def _without_secret(q: str | None) -> str | None:
     """A search text in which a pasted credential is reduced to its id."""
     q = fields.search(q)
@@ -294,4 +337,4 @@ def is_secret(q: str | None) -> bool:
     return credential.parse_token(text) is not None or credential.INSIDE.search(text) is not None
 
 
-__all__ = ["LONGEST_PAGE", "Listing", "is_secret", "walk", "with_children"]
+__all__ = ["LONGEST_PAGE", "Listing", "announced", "is_secret", "policies", "walk", "with_children"]

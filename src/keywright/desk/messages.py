@@ -67,7 +67,7 @@ def _more(type_: str, key: Key, detail: dict[str, Any]) -> dict[str, Any]:
         return {"rotation": events.rotation(key, forced=bool(detail["force"]))}
     if type_ == "key.leaked":
         return {"leak": {name: detail[name] for name in ("policy", "secret", "secrets", "url")}}
-    return {}
+    return {"unused": {"since": detail["unused_since"]}} if "unused_since" in detail else {}
 
 
 def _account(account: Account) -> dict[str, Any]:

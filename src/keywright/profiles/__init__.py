@@ -7,11 +7,11 @@ broken, with the line.
 import re
 import tomllib
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
-from keywright import limits, misuse
+from keywright import hygiene, limits, misuse
 from keywright.credential import CODE, MANAGEMENT_PREFIX, OTHERS_PREFIXES, PREFIX
 from keywright.errors import Invalid, ProfileError
 from keywright.model import (
@@ -27,6 +27,7 @@ from keywright.model import (
     Letter,
     Limit,
     Plan,
+    Preset,
     Role,
     RolePolicy,
     Scope,
@@ -34,7 +35,7 @@ from keywright.model import (
 )
 from keywright.profiles.letters import grant_of
 from keywright.schemes import SCHEMES
-from keywright.times import DAY, parse_span
+from keywright.times import DAY, SECOND, parse_span, say_span
 
 #: The profiles that ship, in the order in which they are shown.
 SHIPPED: Final = ("default", "fullwhere", "partna", "atfinity", "gallabox", "bizmagnets")
@@ -113,6 +114,8 @@ class _Access(msgspec.Struct, forbid_unknown_fields=True):
 class _Expiry(msgspec.Struct, forbid_unknown_fields=True):
     default: str = "never"
     longest: str = "never"
+    unused: str = "never"
+    unused_act: Literal["disable", "invalidate"] | None = None
 
 
 class _Roles(msgspec.Struct, forbid_unknown_fields=True):
@@ -156,6 +159,7 @@ class _Definition(msgspec.Struct, forbid_unknown_fields=True):
     environments: dict[str, str] = msgspec.field(default_factory=DEFAULT_ENVIRONMENTS.copy)
     scopes: dict[str, Scope] = {}
     letters: dict[str, Letter] = {}
+    presets: dict[str, Preset] = {}
     access: _Access = msgspec.field(default_factory=_Access)
     expiry: _Expiry = msgspec.field(default_factory=_Expiry)
     roles: _Roles = msgspec.field(default_factory=_Roles)
@@ -180,6 +184,7 @@ _TABLES: Final[dict[str, Any]] = {
     "environments": str,
     "scopes": Scope,
     "letters": Letter,
+    "presets": Preset,
     "plans": _Plan,
     "gates": _Gate,
     "labels": str,
@@ -266,7 +271,6 @@ def _checked(d: _Definition) -> Keyspace:
         _need(name not in RESERVED_SCOPES, f"scopes.{name}", "is reserved; self_service grants it")
     _check_access(d)
     _check_choice(d)
-    default, longest = _expiry(d.expiry)
     keyspace = Keyspace(
         name=d.name,
         title=d.title or d.name.capitalize(),
@@ -277,8 +281,9 @@ def _checked(d: _Definition) -> Keyspace:
         environments=d.environments,
         scopes=d.scopes,
         letters=d.letters,
+        presets={name: _preset(d, name, preset) for name, preset in d.presets.items()},
         access=AccessPolicy(d.access.classes, d.access.default),
-        expiry=ExpiryPolicy(default, longest),
+        expiry=_expiry(d.expiry),
         roles=_roles(d.roles),
         fields=Fields(d.fields.ask, d.fields.required),
         limits=_limits(d.limits, "limits"),
@@ -432,10 +437,10 @@ def _check_choice(d: _Definition) -> None:
     _need(url and d.url.isprintable() and " " not in d.url, "url", "is an address beginning with https://")
 
 
-def _expiry(expiry: _Expiry) -> tuple[int | None, int | None]:
-    default, longest = (
+def _expiry(expiry: _Expiry) -> ExpiryPolicy:
+    default, longest, unused = (
         None if text == "never" else _span(text, f"expiry.{key}")
-        for key, text in (("default", expiry.default), ("longest", expiry.longest))
+        for key, text in (("default", expiry.default), ("longest", expiry.longest), ("unused", expiry.unused))
     )
     if longest is not None:
         _need(
@@ -443,7 +448,21 @@ def _expiry(expiry: _Expiry) -> tuple[int | None, int | None]:
             "expiry.default",
             f"is longer than expiry.longest, {expiry.longest}",
         )
-    return default, longest
+    _check_unused(expiry, unused, longest)
+    return ExpiryPolicy(default, longest, unused, expiry.unused_act or "disable")
+
+
+def _check_unused(expiry: _Expiry, unused: int | None, longest: int | None) -> None:
+    if unused is None:
+        _need(expiry.unused_act is None, "expiry.unused_act", "means nothing without expiry.unused")
+        return
+    least = hygiene.UNUSED // SECOND
+    _need(unused >= least, "expiry.unused", f"is less than {say_span(least)}, after which a key is unused")
+    _need(
+        longest is None or unused < longest,
+        "expiry.unused",
+        f"is not less than expiry.longest, {expiry.longest}: every key has ended by then",
+    )
 
 
 def _span(text: str, path: str) -> int:
@@ -466,6 +485,19 @@ def _limits(given: list[str | dict[str, Any]], path: str) -> tuple[Limit, ...]:
 def _plan(name: str, plan: _Plan) -> Plan:
     _need(_NAME.match(name) is not None, f"plans.{name}", "is lower-case letters, digits and -")
     return Plan(plan.title, _limits(plan.limits, f"plans.{name}.limits"))
+
+
+def _preset(d: _Definition, name: str, preset: Preset) -> Preset:
+    path = f"presets.{name}"
+    _need(_NAME.match(name) is not None, path, "is lower-case letters, digits and -")
+    _need("restricted" in d.access.classes, path, "is for restricted keys, which access.classes has not")
+    title = preset.title.strip()
+    _need(bool(title) and _CONTROL.search(title) is None, f"{path}.title", "is what its button says")
+    _need(bool(preset.scopes), f"{path}.scopes", "names none")
+    for place, scope in enumerate(preset.scopes):
+        _need(scope in d.scopes, f"{path}.scopes[{place}]", f"{scope!r} is not in scopes")
+        _need(scope not in preset.scopes[:place], f"{path}.scopes[{place}]", f"{scope!r} stands twice")
+    return preset
 
 
 def _gate(d: _Definition, name: str, gate: _Gate) -> Gate:

@@ -200,6 +200,16 @@ def tell_once(tx: Connection, subject: str, name: str, period: int, event: str) 
     return True
 
 
+def announced(connection: Connection, event: str, subjects: Sequence[str]) -> dict[tuple[str, str], int]:
+    """What was told of, by subject and name, and its latest period."""
+    latest = func.max(told.c.period)
+    query = select(told.c.subject, told.c.name, latest).where(
+        told.c.event == event, told.c.subject.in_(subjects)
+    )
+    found = connection.execute(query.group_by(told.c.subject, told.c.name))
+    return {(row[0], row[1]): int(row[2]) for row in found}
+
+
 def lease(tx: Connection, name: str, holder: str, now: int, until: int) -> bool:
     """Become, or stay, the one who does something; ``False`` while somebody else is."""
     given = {"name": name, "holder": holder, "now": now, "until": until}

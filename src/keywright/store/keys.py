@@ -21,8 +21,8 @@ from sqlalchemy import (
 )
 
 from keywright.errors import Unavailable
-from keywright.hygiene import EXPIRING, OLD, UNUSED
-from keywright.model import Binding, Key, Limit, StoredSecret, key_state
+from keywright.hygiene import EXPIRING, NOTICE, OLD, UNUSED
+from keywright.model import Binding, Key, Limit, StoredSecret, is_back, key_state
 from keywright.store.schema import accounts, keys, secrets
 
 _limits = msgspec.json.Decoder(tuple[Limit, ...]).decode
@@ -218,6 +218,21 @@ def management_keys_of(connection: Connection, maker: str, state: str, reason: s
     return list(connection.execute(select(keys.c.id).where(*found).order_by(keys.c.id)).scalars())
 
 
+def left_alone(
+    connection: Connection, spaces: Sequence[str], since: int, now: int, *, after: tuple[int, str], limit: int
+) -> list[tuple[int, str]]:
+    """The next keys of some keyspaces that work and were made, and changed last, no later than ``since``, oldest first.
+
+    When each was made, and its id. Nothing is read of them that could be damaged.
+    """
+    place = tuple_(keys.c.created_at, keys.c.id)
+    query = select(keys.c.created_at, keys.c.id).where(
+        keys.c.keyspace.in_(spaces), *_active(now), _left_alone(since), place > tuple_(*after)
+    )
+    found = connection.execute(query.order_by(keys.c.created_at, keys.c.id).limit(limit))
+    return [(row.created_at, row.id) for row in found]
+
+
 def names(connection: Connection, key_ids: Iterable[str], now: int) -> dict[str, Named]:
     """What these keys are called, as far as they are not purged."""
     wanted, found = sorted(set(key_ids)), {}
@@ -335,6 +350,7 @@ def _suspects(finding: str, now: int) -> ColumnElement[bool]:
     """The keys of which a finding can hold: never too few, and those alone where the keys file can say."""
     newer = select(secrets.c.n).where(secrets.c.key_id == keys.c.id, secrets.c.created_at > now - OLD)
     found: dict[str, ColumnElement[bool]] = {
+        "ending_unused": _left_alone(now - UNUSED + NOTICE),
         "unused": keys.c.created_at <= now - UNUSED,
         "maker_lost_rights": keys.c.created_by.startswith("person:", autoescape=True),
         "no_limit": and_(keys.c.limits == "[]", keys.c.plan.is_(None)),
@@ -344,6 +360,11 @@ def _suspects(finding: str, now: int) -> ColumnElement[bool]:
         "old": and_(keys.c.created_at <= now - OLD, ~newer.exists()),
     }
     return found[finding]
+
+
+def _left_alone(since: int) -> ColumnElement[bool]:
+    """The keys that were made, and changed last, no later than an instant."""
+    return and_(keys.c.created_at <= since, keys.c.updated_at <= since)
 
 
 def _columns(values: dict[str, Any]) -> dict[str, Any]:
@@ -409,4 +430,9 @@ def _read(row: Row[Any], its_secrets: tuple[StoredSecret, ...], now: int) -> Key
         updated_at=row.updated_at,
         ended_at=row.ended_at,
         secrets=its_secrets,
+        touched_at=max(
+            row.updated_at,
+            *(secret.created_at for secret in its_secrets[:1]),
+            row.disabled_until if is_back(row.state, row.disabled_until, now) else row.created_at,
+        ),
     )

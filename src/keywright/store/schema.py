@@ -582,7 +582,7 @@ receivers = Table(
     Column("rests_until", BigInteger, nullable=False),
 )
 
-#: Quotas that were told of, so that each is told of once a period.
+#: Quotas that were told of, so that each is told of once a period; and keys that nobody uses: since when, and their end.
 told = Table(
     "told",
     usage_file,

@@ -287,7 +287,7 @@ def detail(visit: Visit) -> Response:
         maker=words.maker(key.created_by, _names(visit, [key])),
         metadata=_spelled(key.metadata),
         like=_like(key),
-        found=[name for name in findings(key, visit.opened.clock()) if name in ("unused", "expiring")],
+        found=_advice(key, visit.opened.clock()),
         days=days,
         outcomes=recent.outcomes(days),
         resources=recent.resources(visit, key) if may_use else [],
@@ -301,6 +301,12 @@ def detail(visit: Visit) -> Response:
         reason_of=words.refusal,
         act_of=words.act,
     )
+
+
+def _advice(key: Key, now: int) -> list[str]:
+    """What is found of a key that its page has advice on; of what comes to the same, the more urgent."""
+    found = [name for name in findings(key, now) if name in words.ADVICE]
+    return [name for name in found if name != "unused" or "ending_unused" not in found]
 
 
 def _like(key: Key) -> str:

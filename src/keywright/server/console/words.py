@@ -93,6 +93,12 @@ ALERT_ACTS: Final = {
 }
 #: What hygiene finds: what it is called, what is wrong with it, what can be done (an act at once, or a page), and its words.
 HYGIENE: Final = {
+    "ending_unused": Finding(
+        "Ending unused",
+        "Nobody uses them, and within fourteen days they end by themselves. Use those that are needed.",
+        "disable",
+        "Disable now",
+    ),
     "unused": Finding(
         "Unused", "Nobody has used them for thirty days. Whoever finds one can.", "disable", "Disable"
     ),
@@ -132,9 +138,12 @@ HYGIENE: Final = {
 }
 #: What a key's own page says of it.
 ADVICE: Final = {
+    "ending_unused": "Nobody uses it, and it ends within fourteen days if that stays so. One request with it keeps it.",
     "unused": "Nobody has used it for thirty days: disable it, and enable it if somebody misses it.",
     "expiring": "It ends within fourteen days, and with it whatever uses it.",
 }
+#: How many scopes are found by looking; of more, one searches.
+MANY_SCOPES: Final = 8
 #: What can be confirmed, and the template that asks.
 CONFIRM: Final = ("rotate", "invalidate", "delete")
 _RIGHTS: Final = {
@@ -200,6 +209,8 @@ _ACTS: Final = {
 }
 
 
+_REASONS: Final = {"unused": "Nobody had used it for as long as the keyspace lets a key be unused."}
+
 #: The part of a day's requests from which on a badge tells that they were refused.
 MANY: Final = 0.1
 _MAKERS: Final = {"management_key": "management key", "command": "the command", "library": "the library"}
@@ -234,6 +245,11 @@ def may_not(scope: str, admins: Sequence[str]) -> str:
 def act(name: str) -> str:
     """What somebody did, as a page tells it."""
     return _ACTS.get(name, name)
+
+
+def why(reason: str) -> str:
+    """Why a key stopped, as a page tells it: a word of ours in a sentence, and what somebody wrote as it is."""
+    return _REASONS.get(reason, reason)
 
 
 def maker(created_by: str, names: Mapping[str, str]) -> str:
@@ -291,6 +307,8 @@ def status(key: Key, now: int, day: Mapping[str, int], hour: Mapping[str, int]) 
         return Status("Expires soon", "warn")
     if key.flags:
         return Status("Look at it", "warn")
+    if "ending_unused" in found:
+        return Status("Ends unused", "warn")
     if "unused" in found:
         return Status("Unused", "warn")
     return Status("Never used", "off") if key.last_used_at is None else Status("Active", "good")

@@ -107,13 +107,63 @@ customElements.define("reveal-guard", class extends HTMLElement {
   }
 });
 
+// Scopes are found by what they are called; what is ticked stays ticked, in sight or not.
+customElements.define("scope-picker", class extends HTMLElement {
+  connectedCallback() {
+    const search = this.querySelector(".search");
+    if (!search) return;
+    const input = search.querySelector("input"), told = search.querySelector("[role=status]");
+    search.hidden = false;
+    const fits = (label, about, words) => {
+      const text = `${about} ${label.textContent} ${label.querySelector("input").value}`.toLowerCase();
+      return words.every((word) => text.includes(word));
+    };
+    input.addEventListener("input", () => {
+      const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let found = 0;
+      for (const row of this.querySelectorAll("tbody tr")) {
+        const about = row.querySelector("th").textContent, labels = [...row.querySelectorAll("label")];
+        labels.forEach((label) => { label.hidden = !fits(label, about, words); });
+        const left = labels.filter((label) => !label.hidden).length;
+        row.hidden = left === 0;
+        found += left;
+      }
+      told.textContent = words.length ? (found ? `${found} found` : "Nothing is called so.") : "";
+    });
+    input.addEventListener("keydown", (event) => { if (event.key === "Enter") event.preventDefault(); });
+  }
+});
+
+// A button ticks the scopes that are often given together, and takes them away again where all of them are ticked.
+customElements.define("scope-presets", class extends HTMLElement {
+  connectedCallback() {
+    this.hidden = false;
+    const field = this.closest("fieldset"), buttons = [...this.querySelectorAll("button")];
+    const boxes = (button) => {
+      const names = button.dataset.scopes.split(" ");
+      return [...field.querySelectorAll("input[name=scopes]")].filter((box) => names.includes(box.value));
+    };
+    const restricted = () => field.querySelector("input[name=access][value=restricted]");
+    const whole = (button) => restricted().checked && boxes(button).every((box) => box.checked);
+    const tell = () => buttons.forEach((button) => button.setAttribute("aria-pressed", String(whole(button))));
+    buttons.forEach((button) => button.addEventListener("click", () => {
+      const ticked = !whole(button);
+      restricted().checked = true;
+      boxes(button).forEach((box) => { box.checked = ticked; });
+      field.dispatchEvent(new Event("change"));
+    }));
+    field.addEventListener("change", tell);
+    tell();
+  }
+});
+
 // What a key will be able to do, said while it is chosen.
 const access = document.getElementById("access");
 if (access) {
   const says = document.getElementById("says"), warns = document.getElementById("warns");
   const first = says.textContent.match(/^(This|Choose what this) (.+?) can/);
   const noun = first ? first[2] : "key";
-  const matrix = access.querySelector(".matrix");
+  const matrix = access.querySelector("scope-picker");
   const tell = () => {
     const chosen = access.querySelector("input[name=access]:checked")?.value;
     const ticked = [...access.querySelectorAll("input[name=scopes]:checked")].map((one) => one.dataset.title);
