@@ -1,6 +1,6 @@
 """Keys as they are read: one, or a list by filters and findings, with what is known of their use."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from keywright.limits import Standing
 from keywright.model import MANAGEMENT, Binding, ExpiryPolicy, Key, Keyspace, Limit, Page, Person
 from keywright.store import deliveries, keys, keyspaces, people, quotas, spend, usage
 from keywright.store.keys import SORTS, Filter, Outline
+from keywright.store.keyspaces import Applied
 from keywright.store.usage import Seen
 
 LONGEST_PAGE: Final = 200
@@ -187,7 +188,7 @@ class Listing(Desk):
         return [found[key_id] for key_id in chosen[:many]]
 
     def _ending(self, connection: Connection, some: Sequence[Outline], now: int) -> Sequence[str]:
-        ends = policies(connection)
+        ends = policies(connection, (one.keyspace for one in some))
         left = [one.id for one in some if one.keyspace in ends]
         ending = {key.id for key in self.ending(keys.several(connection, left, now))} if left else set()
         return [key_id for key_id in left if key_id in ending]
@@ -207,7 +208,7 @@ class Listing(Desk):
         if not found:
             return found
         with self.database.read() as connection:
-            ends = policies(connection)
+            ends = policies(connection, (key.keyspace for key in found))
         with self.database.read("usage") as connection:
             seen = usage.last(connection, [key.id for key in found])
             used = [_used(key, seen) for key in found]
@@ -301,10 +302,14 @@ def _used(key: Key, seen: dict[tuple[str, int], Seen]) -> Key:
     return msgspec.structs.replace(key, secrets=own, last_used_at=last.at, last_used_ip=last.ip)
 
 
-def policies(connection: Connection) -> dict[str, ExpiryPolicy]:
-    """The policies of the keyspaces whose keys end when nobody uses them."""
-    every = [applied.keyspace for applied in keyspaces.every(connection)]
-    return {space.name: space.expiry for space in every if space.expiry.unused is not None}
+def policies(connection: Connection, names: Iterable[str] | None = None) -> dict[str, ExpiryPolicy]:
+    """The policies of the keyspaces whose keys end when nobody uses them, of these or of all."""
+    if names is None:
+        found: Iterable[Applied | None] = keyspaces.every(connection)
+    else:
+        found = [keyspaces.get(connection, name) for name in sorted(set(names))]
+    spaces = [one.keyspace for one in found if one is not None]
+    return {space.name: space.expiry for space in spaces if space.expiry.unused is not None}
 
 
 def _with_end(key: Key, policy: ExpiryPolicy | None, told: int | None, now: int) -> Key:
