@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from keywright import Keywright
+from keywright.layout import Counted
+from keywright.slots import Slots
 from keywright.store import db, leaks
 from keywright.testing import copied
 from power import Disk, Event, compiled, recorded
@@ -223,3 +225,23 @@ def test_a_commit_that_is_not_synced_is_found(
     found = losses(template, library, tmp_path, SEED, rounds=1, times=60, levels=levels)
 
     assert any(lost for _, _, lost in found)
+
+
+@pytest.mark.security("R-12", "R-32")
+def test_a_slot_file_that_was_seen_to_does_not_come_back(
+    template: Path, library: Path, tmp_path: Path
+) -> None:
+    """Whoever ends in order, or sees to a dead worker, forgets its batches: its file is gone for good before that."""
+    draw, under = random.Random(SEED), tmp_path / "used"
+    under.mkdir()
+    with copied(template, under) as kw:
+        dead = Slots(kw.installation.slots.directory, kw.installation.clock)
+        assert dead.counts(1, Counted("", "every", "production", "", 0, "invalid", "", 0))
+        dead.close(empty=False)
+    disk = Disk(under)
+    for event in recorded(library, under, "powered", boot="any run", seed=SEED, times=20):
+        disk.play(event)
+
+    for n in range(40):
+        found = disk.cut(draw, tmp_path / f"found {n}")
+        assert list(found.rglob("*.slots/*.slots")) == []
