@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from keywright import Keywright
+from conftest import bearer, make
+from keywright import Issued, Keywright
+from keywright.installation import restore
 from keywright.layout import Counted
 from keywright.slots import Slots
 from keywright.store import db, leaks
@@ -24,6 +26,7 @@ from test_faults import EVERY, Told, survived
 
 PROOF = bool(os.environ.get("KEYWRIGHT_PROOF"))
 HISTORIES, ROUNDS, CUTS = (10, 5, 40) if PROOF else (1, 2, 12)
+COMMAND_CUTS = 200 if PROOF else 24
 SEED = int(os.environ.get("KEYWRIGHT_SEED", "12"))
 CREDITS, BLOCK = 40, 10_000
 
@@ -245,3 +248,94 @@ def test_a_slot_file_that_was_seen_to_does_not_come_back(
     for n in range(40):
         found = disk.cut(draw, tmp_path / f"found {n}")
         assert list(found.rglob("*.slots/*.slots")) == []
+
+
+def done_and_cut(
+    library: Path, under: Path, at: Path, seed: int, *, commands: Sequence[Sequence[str]]
+) -> Iterator[tuple[int, Path, list[list[str]]]]:
+    """Run commands, and let the power fail at instants of them: each with a disk found then, and the commands done by then."""
+    draw, disk, done = random.Random(seed), Disk(under), list[list[str]]()
+    events = recorded(library, under, "commands", commands=commands)
+    assert sum(event.what == "A" for event in events) == len(commands)
+    for instant, found in cuts(disk, events, at, draw, COMMAND_CUTS, lambda said: done.append(said["done"])):
+        yield instant, found, done
+
+
+@pytest.mark.security("R-12")
+@pytest.mark.full("two hundred losses of power")
+@pytest.mark.usefixtures("another_boot")
+def test_a_first_start_outlives_the_power(library: Path, tmp_path: Path) -> None:
+    """At whatever instant of its making the power fails, an installation opens by itself, and the key that was shown works."""
+    under = tmp_path / "new"
+    (under / "out").mkdir(parents=True)
+    env = str(under / "out" / "key.env")
+    commands = [
+        ["keys", "create", "First", "--env-file", env, "--database", f"sqlite:///{under / 'test.db'}"]
+    ]
+    wrong, shown = [], 0
+    for instant, found, done in done_and_cut(library, under, tmp_path, SEED, commands=commands):
+        with Keywright(f"sqlite:///{found / 'test.db'}", keyspace="default", environment="production") as kw:
+            if kw.installation.trail.verify() is not None:
+                wrong.append((SEED, instant, "trail"))
+            if done:
+                shown += 1
+                kept = found / "out" / "key.env"
+                text = kept.read_text() if kept.exists() else ""
+                if not any(_opens(kw, line.partition("=")[2]) for line in text.splitlines()):
+                    wrong.append((SEED, instant, text))
+
+    assert wrong == []
+    assert shown > 0
+
+
+def _opens(kw: Keywright, token: str) -> bool:
+    return bool(token) and bool(
+        kw.verify({"Authorization": f"Bearer {token}"}, method="GET", scopes=["contacts:read"])
+    )
+
+
+@pytest.mark.security("R-12", "R-29")
+@pytest.mark.full("two hundred losses of power")
+@pytest.mark.usefixtures("another_boot")
+def test_a_backup_and_a_restore_outlive_the_power(template: Path, library: Path, tmp_path: Path) -> None:
+    """A backup that was written is there and whole, and so is what was restored; what was not is absent, never without its limits."""
+    under, wrong, backups, restored = tmp_path / "used", [], 0, 0
+    (under / "new").mkdir(parents=True)
+    with copied(template, under) as kw:
+        key = make(kw, limits=["credits:40"])
+        assert kw.verify(bearer(key), **EVERY, method="GET")
+        shutil.copy(kw.installation.database.secret_file, under / "new" / "test.db.secret")
+    tar, new = under / "copy.tar", f"sqlite:///{under / 'new' / 'test.db'}"
+    old = f"sqlite:///{under / 'test.db'}"
+    commands = [["backup", str(tar), "--database", old], ["restore", str(tar), "--database", new]]
+    for instant, found, done in done_and_cut(library, under, tmp_path, SEED, commands=commands):
+        if done:
+            backups += 1
+            if not _restores(found, key):
+                wrong.append((SEED, instant, "backup"))
+        place = found / "new"
+        if len(done) == 2 or (place / "test.db").exists():
+            restored += 1
+            if not (place / "test.db").exists() or not _limited(place, key):
+                wrong.append((SEED, instant, "restore", sorted(path.name for path in place.iterdir())))
+
+    assert wrong == []
+    assert backups > restored > 0
+
+
+def _restores(found: Path, key: Issued) -> bool:
+    """Whether a backup that was found restores, in a place of its own."""
+    place = found / "anew"
+    place.mkdir()
+    shutil.copy(found / "test.db.secret", place)
+    if not (found / "copy.tar").exists():
+        return False
+    restore(f"sqlite:///{place / 'test.db'}", found / "copy.tar")
+    return _limited(place, key)
+
+
+def _limited(place: Path, key: Issued) -> bool:
+    """Whether an installation has a key, and what was taken of its credits."""
+    with Keywright(f"sqlite:///{place / 'test.db'}") as kw:
+        verdict = kw.verify(bearer(key), **EVERY, method="GET")
+        return bool(verdict) and verdict.limits[0].remaining == 38
