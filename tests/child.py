@@ -3,6 +3,7 @@
 ``python child.py ROLE URL`` reads one JSON job a line and answers in JSON lines; ``Child`` is the test's end of it.
 """
 
+import ctypes
 import json
 import os
 import random
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -190,34 +191,86 @@ def farm(url: str) -> None:
         say(started=pid)
 
 
+def change(kw: Any, draw: random.Random, own: dict[str, str], tell: Callable[..., None]) -> None:
+    """Change a key at random, or spend with it; tell what is about to be done, and again once it is acknowledged."""
+    verb = draw.choice(["create", "edit", "rotate", "invalidate", "spend"]) if own else "create"
+    key = draw.choice(list(own)) if verb != "create" else ""
+    tell(doing=verb, key=key)
+    if verb == "create":
+        issued = kw.keys.create(account="globex", name="new", limits=["credits:1000000"])
+        key = issued.key.id
+        own[key] = issued.credential.token.reveal()
+        tell(done=verb, key=key, token=own[key])
+    elif verb == "edit":
+        name = f"name {draw.random()}"
+        kw.keys.edit(key, name=name)
+        tell(done=verb, key=key, name=name)
+    elif verb == "rotate":
+        own[key] = kw.keys.rotate(key, force=True).credential.token.reveal()
+        tell(done=verb, key=key, token=own[key])
+    elif verb == "invalidate":
+        del own[key]
+        kw.keys.invalidate(key)
+        tell(done=verb, key=key)
+    else:
+        verdict = kw.verify({"Authorization": f"Bearer {own[key]}"})
+        tell(done=verb, key=key, remaining=verdict.limits[0].remaining)
+
+
 def write(url: str, job: dict[str, Any]) -> None:
-    """Change keys at random until killed; say what is about to be done, and again once it is acknowledged."""
-    draw = random.Random(job["seed"])
+    """Change keys at random until killed."""
+    draw, own = random.Random(job["seed"]), dict[str, str]()
     with opened(url) as kw:
-        own: dict[str, str] = {}
         while True:
-            verb = draw.choice(["create", "edit", "rotate", "invalidate", "spend"]) if own else "create"
-            key = draw.choice(list(own)) if verb != "create" else ""
-            say(doing=verb, key=key)
-            if verb == "create":
-                issued = kw.keys.create(account="globex", name="new", limits=["credits:1000000"])
-                key = issued.key.id
-                own[key] = issued.credential.token.reveal()
-                say(done=verb, key=key, token=own[key])
-            elif verb == "edit":
-                name = f"name {draw.random()}"
-                kw.keys.edit(key, name=name)
-                say(done=verb, key=key, name=name)
-            elif verb == "rotate":
-                own[key] = kw.keys.rotate(key, force=True).credential.token.reveal()
-                say(done=verb, key=key, token=own[key])
-            elif verb == "invalidate":
-                del own[key]
-                kw.keys.invalidate(key)
-                say(done=verb, key=key)
-            else:
-                verdict = kw.verify({"Authorization": f"Bearer {own[key]}"})
-                say(done=verb, key=key, remaining=verdict.limits[0].remaining)
+            change(kw, draw, own, say)
+
+
+def mark(**said: Any) -> None:
+    """Tell it to the log of what this process does to files, in its order: see ``power.c``."""
+    text = json.dumps(said).encode()
+    ctypes.CDLL(None).power_mark(text, ctypes.c_size_t(len(text)))
+
+
+def powered(url: str, job: dict[str, Any]) -> None:
+    """Change keys, and do at random what else is acknowledged, so many times; ``levels`` is how durably SQLite commits."""
+    from keywright import slots
+    from keywright.store import db
+
+    slots.boot = lambda: job["boot"]
+    db._SYNCHRONOUS.update(job.get("levels", {}))
+    db.CHECKPOINT_AT = 150_000  # so that logs are folded back and begun again
+    draw, own, counted = random.Random(job["seed"]), dict[str, str](), 0
+    with opened(url) as kw:
+        purse = kw.keys.create(account="globex", name="purse", limits=["credits:40"])
+        token = purse.credential.token.reveal()
+        mark(done="purse", key=purse.key.id, token=token)
+        for _ in range(job["times"]):
+            match draw.choice(["change", "change", "change", "purse", "settle", "leak", "carry", "fold"]):
+                case "change":
+                    change(kw, draw, own, mark)
+                case "purse":
+                    mark(doing="grant", key="")
+                    mark(done="grant", granted=kw.verify({"Authorization": f"Bearer {token}"}).code == "ok")
+                    counted += 1
+                case "settle":
+                    kw.installation.meter.settle()
+                    mark(done="settle", times=kw.installation.usage.report(by="total").total)
+                case "leak":
+                    kw.installation.leaks.matched([(token, None)])
+                    mark(done="leak", key=purse.key.id)
+                case "carry":
+                    kw.installation.courier._carry()
+                case "fold":
+                    kw.installation.database.checkpoint()
+
+
+def commands(_url: str, job: dict[str, Any]) -> None:
+    """Run commands, one after the other, and mark each that was done."""
+    from keywright.cli import main as cli
+
+    for arguments in job["commands"]:
+        assert cli(arguments) == 0
+        mark(done=arguments)
 
 
 def nursery(url: str) -> None:
@@ -248,6 +301,9 @@ def main(role: str, url: str) -> None:
         nursery(url)
     elif role == "farm":
         farm(url)
+    elif role in ("powered", "commands"):
+        for line in sys.stdin:
+            {"powered": powered, "commands": commands}[role](url, json.loads(line))
     elif role == "open":
         for line in sys.stdin:
             open_once(url, json.loads(line))

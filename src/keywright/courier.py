@@ -125,7 +125,7 @@ class Courier:
                 waiting = webhooks.waiting(connection, 500)
             if not waiting:
                 return
-            with self._database.write("usage") as tx:
+            with self._database.write("usage", lasting=True) as tx:
                 deliveries.carry(tx, waiting, self._clock())
             with self._database.write() as tx:
                 webhooks.carried(tx, waiting[-1].seq)

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakSet
 
-from keywright import __version__
+from keywright import __version__, lasting
 from keywright import keyring as keyrings
 from keywright import limits as arithmetic
 from keywright.answers import Answer
@@ -410,28 +410,12 @@ def _make_secret(database: Database, path: Path) -> Keyring:
                         f"{database.path} exists, but its secret {path} is missing; without it no key can be "
                         "verified. Put the file back, or set KEYWRIGHT_SECRET."
                     )
-                _write_whole(path, keyrings.draw() + "\n")
+                lasting.write(path, keyrings.draw() + "\n")
     except (OSError, Unavailable) as trouble:
         raise CannotStart(f"the directory {path.parent} cannot be written to: {trouble}") from None
     finally:
         lock.close()
     return keyrings.parse(path.read_text(encoding="ascii"))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that is there with all of its content or not at all, whoever reads and whatever is killed."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _bring_up_to_date(database: Database, *, may_migrate: bool) -> None:

@@ -218,7 +218,7 @@ class Meter:
                 if self._unsent is None:
                     return True
             try:
-                with self._database.write("usage") as tx:
+                with self._database.write("usage", lasting=True) as tx:
                     usage.add(
                         tx,
                         self._slots.worker,

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from keywright import layout
+from keywright import lasting, layout
 from keywright.errors import Unavailable
 from keywright.layout import COUNTS, HEADER, SEGMENT, SEGMENT_HEAD, SPENT, SPENT_SLOT, WORD, Counted, Found
 
@@ -65,8 +65,10 @@ class Dead:
         self.believed = self.found is not None and self.found.boot != "" and self.found.boot == boot()
 
     def bury(self) -> None:
-        """Remove the file: all that it held has been seen to."""
+        """Remove the file: all that it held has been seen to. With the machine's power lost it does not come back."""
         self._path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # whoever was the last to go has removed the directory as well
+            lasting.names(self._path.parent)
 
 
 class Slots:
@@ -186,6 +188,8 @@ class Slots:
             if self._descriptor is not None and empty:
                 self.path.unlink(missing_ok=True)
                 with suppress(OSError):
+                    # A file that came back would be counted, its mark being gone.
+                    lasting.names(self.directory)
                     self.directory.rmdir()  # which fails while anybody else is there
             self._let_go()
 

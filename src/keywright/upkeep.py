@@ -107,7 +107,7 @@ class Upkeep:
             given = spend.inherit(tx, dead.worker, spent, believed=dead.believed)
         now = self._clock()
         for generation, counts in found.counts.items():
-            with self._database.write("usage") as tx:
+            with self._database.write("usage", lasting=True) as tx:
                 usage.add(tx, dead.worker, generation, *usage.batch(counts), (), now)
         dead.bury()  # before its mark: a batch that nobody can send again needs none
         with self._database.write("usage") as tx:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import click
 
+from keywright import lasting
 from keywright.errors import CannotStart, Conflict, Invalid
 from keywright.times import SECOND, parse_instant, parse_span
 
@@ -409,6 +410,7 @@ class EnvFile:
             file.write("\n".join(lines) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        lasting.names(self.path.absolute().parent)
         self.written = True
 
 

@@ -105,7 +105,7 @@ class Alerts(Desk):
         seen = self.get(alert_id, reach=reach)
         if seen.state == "open":
             self._tell(seen, actor, "alert.acknowledge")
-        with self.database.write("usage") as tx:
+        with self.database.write("usage", lasting=True) as tx:
             before = _covered(alerts.get(tx, alert_id), alert_id, reach)
             if before.state == "resolved":
                 raise Conflict("the alert is resolved")
@@ -119,7 +119,7 @@ class Alerts(Desk):
         wanted = self._wanted("alert.resolved", [seen])[seen.id]
         if seen.state != "resolved":
             self._tell(seen, actor, "alert.resolve")
-        with self.database.write("usage") as tx:
+        with self.database.write("usage", lasting=True) as tx:
             before = _covered(alerts.get(tx, alert_id), alert_id, reach)
             if before.state == "resolved":
                 return before

@@ -85,7 +85,7 @@ class Leaks(Desk):
     def _take(self, found: Sequence[tuple[str, str | None]], now: int) -> Sequence[bool]:
         proven = list(self._prove(_spelled(token) for token, _ in found))
         rows = [Leak(*one, now, url) for one, (_, url) in zip(proven, found, strict=True) if one is not None]
-        with self.database.write("usage") as tx:
+        with self.database.write("usage", lasting=True) as tx:
             leaks.add(tx, rows)
         return [one is not None for one in proven]
 

@@ -83,7 +83,7 @@ class Refusals(Desk):
 
     def purge(self, *, older_than: int, actor: Actor = LIBRARY) -> int:
         """Remove refusals more than ``older_than`` seconds ago, for good; how many there were."""
-        with self.database.write("usage") as tx:
+        with self.database.write("usage", lasting=True) as tx:
             gone = refusals.purge(tx, self.clock() - older_than * SECOND)
         if gone:
             with self.change() as change:

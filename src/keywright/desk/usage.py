@@ -160,7 +160,7 @@ class Usage(Desk):
 
     def purge(self, *, older_than: int, actor: Actor = LIBRARY) -> int:
         """Remove the counts of minutes more than ``older_than`` seconds ago, for good; how many there were."""
-        with self.database.write("usage") as tx:
+        with self.database.write("usage", lasting=True) as tx:
             gone = usage.purge(tx, self.clock() - older_than * SECOND)
         if gone:
             with self.change() as change:

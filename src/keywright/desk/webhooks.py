@@ -273,7 +273,7 @@ class Webhooks(Desk):
         with self.database.read("usage") as connection:
             _check_asked(connection, endpoint, message.at)
         self._tell_first(endpoint, actor, "webhook.test", message=message.message_id)
-        with self.database.write("usage") as tx:
+        with self.database.write("usage", lasting=True) as tx:
             _check_asked(tx, endpoint, message.at)
             deliveries.carry(tx, [message], message.at)
         return message.message_id
@@ -310,7 +310,7 @@ class Webhooks(Desk):
         if endpoint.state != "active":
             raise Conflict(f"the endpoint is {endpoint.state}")
         self._tell_first(endpoint, actor, "webhook.redeliver", since=rfc3339(since))
-        with self.database.write("usage") as tx:
+        with self.database.write("usage", lasting=True) as tx:
             return deliveries.again(tx, endpoint_id, since, self.clock())
 
     def signing(self, endpoint: Endpoint, now: int) -> Sequence[bytes]:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from keywright import lasting
 from keywright.errors import CannotStart, Conflict
 from keywright.store.db import Database, translated
 from keywright.store.schema import FILES, HEADS
@@ -60,6 +61,7 @@ def write(database: Database, target: Path, about: dict[str, Any], progress: Pro
                 file.flush()
                 os.fsync(file.fileno())
             os.link(unfinished, target)  # not a rename, which would replace what somebody else has put there
+            lasting.names(target.absolute().parent)
     except FileExistsError:
         raise Conflict(f"{target} exists already and is left as it is") from None
     except OSError as trouble:
@@ -108,7 +110,10 @@ def opened(file: Path, database: Database) -> Iterator[tuple[Database, dict[str,
 
 
 def place(taken: Database, database: Database) -> None:
-    """Put what was taken out where the installation is to be; the keys last, without which there is none."""
+    """Put what was taken out where the installation is to be; the keys last, without which there is none.
+
+    It outlives the machine when this returns; keys that do are never without what was taken from their limits.
+    """
     taken.checkpoint()
     taken.close()
     placed: list[Path] = []
@@ -116,6 +121,7 @@ def place(taken: Database, database: Database) -> None:
         for which in reversed(FILES):
             os.link(taken.file(which), database.file(which))
             placed.append(database.file(which))
+            lasting.names(database.path.parent)
     except OSError:
         for file in placed:
             file.unlink()

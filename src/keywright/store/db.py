@@ -224,8 +224,19 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self, which: str = "keys") -> Iterator[Connection]:
-        """A transaction. It commits when the block ends, and is as if it never was when the block raises."""
+    def write(self, which: str = "keys", *, lasting: bool = False) -> Iterator[Connection]:
+        """A transaction. It commits when the block ends, and is as if it never was when the block raises.
+
+        On SQLite a commit to the usage file may be lost with the machine's power, unless it is to be ``lasting``: where
+        somebody is told that it is done, or what it was made from is removed.
+        """
+        with self._writing(which) as connection:
+            yield connection
+        if lasting:
+            self._settle(which)
+
+    @contextmanager
+    def _writing(self, which: str) -> Iterator[Connection]:
         if not self.is_sqlite:
             with self._translated(which), self._engine(which).begin() as connection:
                 self._bound(which, connection)
@@ -330,10 +341,25 @@ class Database:
                 with self._engine(which).connect() as connection:
                     connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _checkpoint(self, which: str, connection: Connection) -> None:
-        wal = self.file(which).with_name(f"{self.file(which).name}-wal")
+    def _settle(self, which: str) -> None:
+        """Let what was committed outlive the machine. The lock is free meanwhile: no other writer waits for the disk."""
+        if not self.is_sqlite:
+            return
         try:
-            if wal.stat().st_size > CHECKPOINT_AT:
+            with self._log(which).open("rb") as file:
+                os.fdatasync(file.fileno())
+        except FileNotFoundError:
+            return  # folded back, which is durable
+        except OSError as trouble:
+            self.errors[which] += 1
+            raise Unavailable(f"the store does not answer: {trouble.strerror}") from trouble
+
+    def _log(self, which: str) -> Path:
+        return self.file(which).with_name(f"{self.file(which).name}-wal")
+
+    def _checkpoint(self, which: str, connection: Connection) -> None:
+        try:
+            if self._log(which).stat().st_size > CHECKPOINT_AT:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
         except (OSError, exc.DBAPIError):
             # The commit stands; a log that could not be folded now is folded after another commit.
