@@ -59,9 +59,9 @@ def watched(kw: Keywright, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
     database, opened = kw.installation.database, []
     write = database.write
 
-    def noting(which: str = "keys") -> Any:
+    def noting(which: str = "keys", *, lasting: bool = False) -> Any:
         opened.append(which)
-        return write(which)
+        return write(which, lasting=lasting)
 
     with monkeypatch.context() as patch:
         patch.setattr(database, "write", noting)
@@ -287,10 +287,10 @@ class Dying:
         return getattr(self._database, name)
 
     @contextmanager
-    def write(self, which: str = "keys") -> Iterator[Any]:
+    def write(self, which: str = "keys", *, lasting: bool = False) -> Iterator[Any]:
         """A transaction that may be the last thing that is done, and may not be done."""
         fate = self._draw.random()
-        with self._database.write(which) as tx:
+        with self._database.write(which, lasting=lasting) as tx:
             yield tx
             if fate < self.deadly / 2:
                 raise Killed
@@ -440,10 +440,10 @@ def no_spending(kw: Keywright, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     database = kw.installation.database
     write = database.write
 
-    def refusing(which: str = "keys") -> Any:
+    def refusing(which: str = "keys", *, lasting: bool = False) -> Any:
         if which == "spend":
             raise Unavailable("the disk is full")
-        return write(which)
+        return write(which, lasting=lasting)
 
     with monkeypatch.context() as patch:
         patch.setattr(database, "write", refusing)
