@@ -4,6 +4,7 @@ A framework's file tells a request as ``Told``, has a ``Guard`` ask, and either 
 hands the handler a ``Caller``. There is a ``Caller`` only of a request that may proceed: no file can let in another.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -150,7 +151,7 @@ class Guard:
         }
 
 
-class Doorway(Generic[App, Request]):
+class Doorway(ABC, Generic[App, Request]):
     """What a middleware in front of a whole application is told.
 
     ``scopes`` are asked of every request, or by a function of it; ``exempt`` are whole paths that are open to everybody;
@@ -175,9 +176,9 @@ class Doorway(Generic[App, Request]):
         self._resource = resource
         self.client = client or self.peer
 
+    @abstractmethod
     def peer(self, request: Request, /) -> str | None:
         """The address that a request came from, where nothing else says whose it is."""
-        raise NotImplementedError
 
     def asked(self, request: Request) -> tuple[str, ...]:
         """The scopes that are asked of a request."""
