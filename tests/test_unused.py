@@ -1,5 +1,7 @@
 """Keys that nobody uses end by themselves, where their keyspace says so: told of before, exactly, and never one that is used."""
 
+import fcntl
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -298,10 +300,15 @@ def test_a_damaged_slot_file_is_no_empty_one(kw: Keywright, key: Issued) -> None
     """What cannot be read is not taken for nothing."""
     assert use(kw, key) == "ok"
     damaged = kw.installation.slots.directory / "1-0.slots"
-    damaged.write_bytes(b"x" * 9_000)
-    with pytest.raises(Unavailable, match="is damaged"):
-        kw.installation.slots.counting()
-    damaged.unlink()
+    with damaged.with_suffix(".making").open("wb", buffering=0) as file:
+        file.write(b"x" * 9_000)
+        # Its worker lives, or else upkeep, which looks every second, would have buried it.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        Path(file.name).rename(damaged)
+        kw.installation.upkeep.inherit()
+        with pytest.raises(Unavailable, match="is damaged"):
+            kw.installation.slots.counting()
+        damaged.unlink()
 
 
 def test_one_that_fails_stops_no_other(kw: Keywright, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
