@@ -32,6 +32,8 @@ class Entry(msgspec.Struct, gc=False):
     #: under what ``Cache.proven`` knows the key: its secret, spelled as a token and as a pair
     as_token: bytes | None = None
     as_pair: bytes | None = None
+    #: the tag of an imported credential that led to it, where that is not what ``Cache.proven`` knows it by
+    tag: bytes | None = None
     #: what ``/v1/verify`` says of the key and its account, as JSON
     said: bytes | None = None
     #: the identity headers of a forward-auth answer, as they stand on the wire
@@ -63,6 +65,7 @@ class Cache:
         "_lock",
         "_proofs",
         "_roll",
+        "_tags",
         "_whole",
         "applied",
         "found",
@@ -70,12 +73,14 @@ class Cache:
         "keyspace",
         "missed",
         "proven",
+        "tagged",
     )
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._entries: dict[str, Entry] = {}  # by the record's own text of the id: once in memory
         self._proofs: dict[bytes, KeyRecord] = {}
+        self._tags: dict[bytes, str] = {}
         self._keyspaces: dict[str, Compiled] = {}
         self._absent: dict[bytes, int] = {}
         self._gates: dict[str, str | None] = {}
@@ -87,6 +92,8 @@ class Cache:
         self.get: Callable[[str], Entry | None] = self._entries.get
         self.proven: Callable[[bytes], KeyRecord | None] = self._proofs.get
         self.keyspace: Callable[[str], Compiled | None] = self._keyspaces.get
+        #: the id of the key that a tag leads to, if it is remembered
+        self.tagged: Callable[[bytes], str | None] = self._tags.get
         self.applied = 0  # the newest change that has been acted upon
         #: how often the store was asked for a key, and had it or not
         self.found, self.missed = 0, 0
@@ -166,6 +173,14 @@ class Cache:
                 entry.as_token = proof
             self._proofs[proof] = record
 
+    def put_tag(self, tag: bytes, record: KeyRecord) -> None:
+        """Remember which key a tag leads to, for as long as its record is remembered."""
+        with self._lock:
+            entry = self._entries.get(record.id)
+            if entry is not None and entry.record is record and entry.tag != tag:
+                self._tags.pop(entry.tag or b"", None)
+                entry.tag, self._tags[tag] = tag, record.id
+
     def put_keyspace(self, compiled: Compiled) -> None:
         """Remember a keyspace, unless something has changed since it was read."""
         with self._lock:
@@ -188,8 +203,9 @@ class Cache:
             for seq, kind, ref in changes:
                 if kind == "key":
                     self._drop(ref)
-                    self._absent.pop(ref.encode(), None)
-                    self._enter(ref.encode())
+                    self._appears(ref.encode())
+                elif kind == "imported":
+                    self._appears(bytes.fromhex(ref))
                 elif kind == "account":
                     self._forget_where("account_id", ref)
                 else:
@@ -201,7 +217,9 @@ class Cache:
     def forget(self, newest: int) -> None:
         """Forget everything, and begin from a change that is older than the newest acted upon: the store was put back."""
         with self._lock:
-            for known in (self._entries, self._proofs, self._absent, self._keyspaces, self._gates):
+            for known in (
+                self._entries, self._proofs, self._tags, self._absent, self._keyspaces, self._gates,
+            ):  # fmt: skip
                 known.clear()
             self._roll = self._whole = None
             self.applied = newest
@@ -214,7 +232,8 @@ class Cache:
         """Go on, in the parent and in the child."""
         self._lock.release()
 
-    def _enter(self, key_id: bytes) -> None:
+    def _appears(self, key_id: bytes) -> None:
+        self._absent.pop(key_id, None)
         if self._roll is not None:
             self._roll.add(key_id)
             if self._roll.room <= 0:  # the next flood makes a larger one
@@ -233,6 +252,8 @@ class Cache:
             for proof in (entry.as_token, entry.as_pair):
                 if proof is not None:
                     del self._proofs[proof]
+            if entry.tag is not None:
+                del self._tags[entry.tag]
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -8,6 +8,9 @@ differently, so that neither is accepted in the other's place:
 
 A dotted key (``djangorestframework-api-key``'s shape) is spelled in one: ``n58lzybi.`` and 32 characters.
 
+A credential that was imported from an earlier system has that system's shape, and is known by its digest alone: what is
+stored is a MAC of the digest, never the digest, which anybody could test a guess against.
+
 The six characters at a spelling's end are CRC-32 (IEEE 802.3, as in zlib) in base62 over the ASCII bytes before them.
 They are public and no security check: they turn typing errors away before a look-up and make secret scanners certain.
 What proves a key is ``mac``: HMAC-SHA-256 under a pepper that is never in the database, so that whoever reads the
@@ -108,17 +111,23 @@ ID_INSIDE: Final = re.compile(
 #: Ids of samples in published documentation: atfinity's own, and the end of those of ours.
 SAMPLES: Final = (b"n58lzybi", b"_k00000000000000A")
 
+#: How other systems keep a credential that is not theirs to show again, and the bytes of each digest.
+DIGESTS: Final = {"sha256": 32, "sha512": 64}
+#: What an imported credential is made of: what a header carries without quoting, and none of what separates there.
+IMPORTABLE: Final = re.compile(rb"\A[!#-&(-+\--:<-~]+\Z")
+
 Type = Literal["k", "m"]
-Spelling = Literal["token", "pair", "dotted"]
+Spelling = Literal["token", "pair", "dotted", "imported"]
+Digest = Literal["sha256", "sha512"]
 
 
 class Spelled(msgspec.Struct, frozen=True, gc=False):
     """A well-formed credential, taken apart. Nothing about it is proven, and ``check`` has not been computed."""
 
     spelling: Spelling
-    id: bytes
-    secret: bytes
-    check: bytes  # six base62 characters; empty in a dotted key
+    id: bytes  # of an imported one, which names no key, the digest's name
+    secret: bytes  # of an imported one, the digest
+    check: bytes  # six base62 characters; empty in a dotted key and in an imported one
 
     def __repr__(self) -> str:
         return f"Spelled({self.spelling!r}, {self.id!r}, secret=…)"
@@ -228,6 +237,16 @@ def mac(pepper: bytes, key_id: bytes, secret: bytes) -> bytes:
     return hmac.digest(pepper, b"v1\0" + key_id + b"\0" + secret, "sha256")
 
 
+def imported(digest: Digest, token: bytes) -> Spelled:
+    """A credential of an earlier system, as that system kept it: its digest."""
+    return Spelled("imported", digest.encode(), hashlib.new(digest, token).digest(), b"")
+
+
+def dotted_as_imported(spelled: Spelled) -> Spelled:
+    """A dotted credential as ``djangorestframework-api-key`` 3 keeps it: SHA-512 over the whole of it."""
+    return imported("sha512", spelled.id + b"." + spelled.secret)
+
+
 class Pepper:
     """``mac`` under one pepper, with both of HMAC's key blocks hashed beforehand (RFC 2104 section 4).
 
@@ -246,6 +265,23 @@ class Pepper:
         """HMAC-SHA-256 over ``"v1" 00 id 00 secret``."""
         inner, outer = self._inner(), self._outer()
         inner.update(b"v1\0" + key_id + b"\0" + secret)
+        outer.update(inner.digest())
+        return outer.digest()
+
+    def mac_of_imported(self, key_id: bytes, spelled: Spelled) -> bytes:
+        """HMAC-SHA-256 over ``"v1i" 00 id 00 digest's name 00 digest``: what is stored of an imported credential."""
+        return self._over(b"v1i\0" + key_id + b"\0" + spelled.id + b"\0" + spelled.secret)
+
+    def tag(self, spelled: Spelled) -> bytes:
+        """HMAC-SHA-256 over ``"v1t" 00 digest's name 00 digest``: by what an imported credential, naming no key, is found.
+
+        As with ``proof``, whoever does not have the credential cannot choose it, so it may be looked up.
+        """
+        return self._over(b"v1t\0" + spelled.id + b"\0" + spelled.secret)
+
+    def _over(self, text: bytes) -> bytes:
+        inner, outer = self._inner(), self._outer()
+        inner.update(text)
         outer.update(inner.digest())
         return outer.digest()
 

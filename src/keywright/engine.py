@@ -51,7 +51,7 @@ T_co = TypeVar("T_co", covariant=True)
 class Missing(Exception):
     """Something that a verification needs is not in memory, and an event loop may not wait for it here."""
 
-    def __init__(self, kind: Literal["key", "keyspace", "gate"], ref: bytes | str) -> None:
+    def __init__(self, kind: Literal["key", "imported", "keyspace", "gate"], ref: bytes | str) -> None:
         self.kind = kind
         self.ref = ref
 
@@ -274,7 +274,8 @@ class Engine:
         assert self._asking is not None
         far, applied = self._asking.lookup, self._cache.applied
         if isinstance(missing.ref, bytes):
-            at_hand.keys[missing.ref] = applied, await far.afind(missing.ref, applied)
+            find = far.afind if missing.kind == "key" else far.afind_imported
+            at_hand.keys[missing.ref] = applied, await find(missing.ref, applied)
         elif missing.kind == "keyspace":
             at_hand.keyspaces[missing.ref] = await far.akeyspace(missing.ref, applied)
         else:
@@ -285,6 +286,8 @@ class Engine:
     ) -> tuple[KeyRecord | None, SecretRecord | None, str, bytes]:
         """Find the key and the secret that was presented; without them, the reason; and the MAC under the current pepper."""
         spelled = presented.spelled
+        if spelled.spelling == "imported":
+            return self._identify_imported(spelled, now, stale, at_hand)
         mac = self._mac(spelled.id, spelled.secret)
         proof = credential.proof(spelled, mac)
         record = self._cache.proven(proof)
@@ -303,20 +306,71 @@ class Engine:
         only = record is not None and len(record.secrets) == 1 and record.secrets[0].pepper == self._current
         macs = {self._current: mac} if only else self._macs(record, mac, spelled)
         secret = policy.prove(record, macs)
+        if (
+            secret is None and spelled.spelling == "dotted"
+        ):  # whoever it is, so that unknown ids cost the same
+            secret = policy.prove(
+                record, self._macs_of_imported(record, credential.dotted_as_imported(spelled))
+            )
         if record is None:
             return None, None, "sample" if spelled.id.endswith(credential.SAMPLES) else "unknown", mac
         if secret is None:
-            if any(known.pepper not in self._peppers for known in record.secrets):
-                # Another process has a newer entry of the installation's secret: it may be right, we cannot tell.
-                raise Unavailable(
-                    "a key hangs on an entry of the installation's secret that is not configured here"
-                )
+            self._check_peppers(record)
             return record, None, "wrong_secret", mac
         if not well_spelled:
             return record, None, "checksum", mac
         if only:
             self._cache.put_proven(spelled, proof, record)
         return record, secret, "", mac
+
+    def _identify_imported(
+        self, spelled: Spelled, now: int, stale: bool, at_hand: AtHand | None
+    ) -> tuple[KeyRecord | None, SecretRecord | None, str, bytes]:
+        """``_identify``, of a credential that names no key: it is found by its tag, and proven by its MAC all the same."""
+        tag = self._peppers[self._current].tag(spelled)
+        record = self._cache.proven(tag)
+        if record is not None:
+            return record, record.secrets[0], "", tag
+        found, record = self._find_imported(spelled, now, stale, at_hand)
+        secret = policy.prove(record, self._macs_of_imported(record, spelled))
+        if record is None:
+            return None, None, "unknown", tag
+        if secret is None:
+            self._check_peppers(record)
+            return record, None, "wrong_secret", tag
+        if found == tag and len(record.secrets) == 1 and secret.pepper == self._current:
+            self._cache.put_proven(spelled, tag, record)
+        return record, secret, "", tag
+
+    def _find_imported(
+        self, spelled: Spelled, now: int, stale: bool, at_hand: AtHand | None
+    ) -> tuple[bytes, KeyRecord | None]:
+        """The key that a tag leads to, and the tag: under the current pepper, or under one that it was stored with."""
+        tag = b""
+        for n in sorted(self._peppers, reverse=True):
+            tag = self._peppers[n].tag(spelled)
+            known = self._cache.tagged(tag)
+            entry = None if known is None else self._cache.get(known)
+            record = self._find(tag, now, stale, at_hand, "imported") if entry is None else entry.record
+            if record is not None:
+                self._cache.put_tag(tag, record)
+                return tag, record
+        return tag, None
+
+    def _macs_of_imported(self, record: KeyRecord | None, spelled: Spelled) -> dict[int, bytes]:
+        """An imported credential under each pepper that a secret of the key was stored with; of nobody's, the current."""
+        if record is None:
+            return {self._current: self._peppers[self._current].mac_of_imported(b"", spelled)}
+        key_id = record.id.encode()
+        peppers = {secret.pepper for secret in record.secrets} & self._peppers.keys()
+        return {n: self._peppers[n].mac_of_imported(key_id, spelled) for n in peppers}
+
+    def _check_peppers(self, record: KeyRecord) -> None:
+        if any(known.pepper not in self._peppers for known in record.secrets):
+            # Another process has a newer entry of the installation's secret: it may be right, we cannot tell.
+            raise Unavailable(
+                "a key hangs on an entry of the installation's secret that is not configured here"
+            )
 
     def _in_url(self, url: str | bytes, now: int, stale: bool, at_hand: AtHand | None) -> KeyRecord | None:
         """The key whose credential stands in an address, for the refusal log; nothing is proven."""
@@ -338,18 +392,26 @@ class Engine:
                     macs[n] = self._peppers[n].mac(spelled.id, spelled.secret)
         return macs
 
-    def _find(self, key_id: bytes, now: int, stale: bool, at_hand: AtHand | None) -> KeyRecord | None:
+    def _find(
+        self,
+        key_id: bytes,
+        now: int,
+        stale: bool,
+        at_hand: AtHand | None,
+        kind: Literal["key", "imported"] = "key",
+    ) -> KeyRecord | None:
+        """A key by its id, or by the tag of an imported credential: both are looked up and forgotten alike."""
         if stale:
             raise Unavailable("the store does not answer, and this key is not known by heart")
         if self._cache.is_absent(key_id, now) or self._cache.is_nobody(key_id):
             return None
         if at_hand is None:
             applied = self._cache.applied
-            record = self._lookup.find(key_id)
+            record = self._lookup.find(key_id) if kind == "key" else self._lookup.find_imported(key_id)
         elif key_id in at_hand.keys:
             applied, record = at_hand.keys[key_id]
         else:
-            raise Missing("key", key_id)
+            raise Missing(kind, key_id)
         if record is None:
             self._cache.put_absent(key_id, applied, now)
             return None
@@ -553,7 +615,9 @@ class Engine:
             with self._database.read() as connection:
                 roll = self._cache.begin_roll(keys.how_many(connection))
             with self._database.read() as connection:  # after its beginning: what comes later, changes name
-                whole = all(self._cache.enter(roll, some) for some in keys.ids(connection))
+                whole = all(self._cache.enter(roll, some) for some in keys.ids(connection)) and all(
+                    self._cache.enter(roll, some) for some in keys.tags(connection)
+                )
         except Unavailable:
             return  # the next failure tries again
         finally:
@@ -578,7 +642,7 @@ class Engine:
             else:
                 at_hand.later = partial(self._first_use, record, secret, now)
         if secret.pepper != self._current:
-            self._rewrap(record.id, secret, presented.spelled, now)
+            self._rewrap(record, secret, presented.spelled, now)
 
     def _first_use(self, record: KeyRecord, secret: SecretRecord, now: int) -> None:
         """Write down the use of a secret that is waited for: end the earlier ones of a key whose new one is used first.
@@ -615,25 +679,35 @@ class Engine:
             return
         propagation.follow(self._database, newest, now, Propagation())
 
-    def _rewrap(self, key_id: str, secret: SecretRecord, spelled: credential.Spelled, now: int) -> None:
+    def _rewrap(self, record: KeyRecord, secret: SecretRecord, spelled: Spelled, now: int) -> None:
         """Move a proven secret to the current pepper, in the background, once."""
-        if (key_id, secret.n) in self._moving:
+        if (record.id, secret.n) in self._moving:
             return
-        self._moving.add((key_id, secret.n))
-        old = self._peppers[secret.pepper].mac(spelled.id, spelled.secret)
-        new = self._mac(spelled.id, spelled.secret)
-        self._clerks().submit(self._write_rewrapped, key_id, secret.n, old, new, now)
+        self._moving.add((record.id, secret.n))
+        key_id, was, current = record.id.encode(), self._peppers[secret.pepper], self._peppers[self._current]
+        old, new, tag = was.mac(key_id, spelled.secret), current.mac(key_id, spelled.secret), b""
+        if spelled.spelling == "imported":
+            tag = current.tag(spelled)
+        elif spelled.spelling == "dotted" and old != record.mac_of(secret):
+            spelled = credential.dotted_as_imported(spelled)
+        if spelled.spelling == "imported":
+            old, new = was.mac_of_imported(key_id, spelled), current.mac_of_imported(key_id, spelled)
+        self._clerks().submit(self._write_rewrapped, record.id, secret.n, old, new, tag, now)
 
     def _clerks(self) -> ThreadPoolExecutor:
         if self._clerk is None:
             self._clerk = ThreadPoolExecutor(1, thread_name_prefix="keywright-clerk")
         return self._clerk
 
-    def _write_rewrapped(self, key_id: str, n: int, old: bytes, new: bytes, now: int) -> None:
+    def _write_rewrapped(self, key_id: str, n: int, old: bytes, new: bytes, tag: bytes, now: int) -> None:
         try:
             with self._database.write() as tx:
                 if keys.rewrap(tx, key_id, n, old, new, self._keyring.current):
                     changes.note(tx, "key", key_id, now)
+                    if tag:
+                        # The earlier tag stays: by it, whoever has not got this entry yet learns that it cannot tell.
+                        keys.add_tag(tx, tag, key_id)
+                        changes.note(tx, "imported", tag.hex(), now)
         except Unavailable:
             return
         finally:

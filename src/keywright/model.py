@@ -100,6 +100,14 @@ class ExpiryPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unused_act: Literal["disable", "invalidate"] = "disable"
 
 
+class ImportPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What credentials of an earlier system look like, and how that system kept them."""
+
+    digest: Literal["sha256", "sha512"] = "sha256"
+    prefixes: tuple[str, ...] = ()  # none: they may begin with anything
+    shortest: int = 20  # characters
+
+
 class RolePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which roles of an account may see a keyspace's keys, and which may manage them."""
 
@@ -157,6 +165,7 @@ class Keyspace(msgspec.Struct, frozen=True):
     deep_link: str = ""
     misuse: dict[str, Threshold] = {}
     leaks: Literal["notify", "disable", "invalidate"] = "notify"
+    imported: ImportPolicy | None = None
 
 
 class SecretRecord(msgspec.Struct, frozen=True, gc=False):
@@ -213,6 +222,11 @@ class KeyRecord(msgspec.Struct, frozen=True, gc=False):
     metadata: str = "{}"  # JSON text
     binding: Binding | None = None
     disabled_until: int | None = None  # from then on a disabled key works again
+
+    def mac_of(self, secret: SecretRecord) -> bytes:
+        """What is stored of one of its secrets, 32 bytes."""
+        place = self.secrets.index(secret) * 32
+        return self.macs[place : place + 32]
 
     def __repr__(self) -> str:
         """Whose it is, without its MACs: a host logs verdicts."""
@@ -455,6 +469,23 @@ class Several(msgspec.Struct, frozen=True):
 
     done: tuple[str, ...]
     passed_over: tuple[str, ...]
+    propagation: Propagation = msgspec.field(default_factory=Propagation)
+
+
+class ImportedItem(msgspec.Struct, frozen=True):
+    """What became of one key of an import: it was made, was there before, or was refused, and why."""
+
+    status: Literal["made", "exists", "refused"]
+    id: str | None = None
+    code: str | None = None
+    path: str | None = None
+    detail: str | None = None
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """What an import came to, item by item in its order."""
+
+    items: tuple[ImportedItem, ...]
     propagation: Propagation = msgspec.field(default_factory=Propagation)
 
 

@@ -19,14 +19,16 @@ import msgspec
 from keywright.credential import (
     CARRIED,
     ID_INSIDE,
+    IMPORTABLE,
     INSIDE,
     INSIDE_DOTTED,
     LONGEST,
     Spelled,
+    imported,
     parse_pair,
     parse_token,
 )
-from keywright.model import Keyspace
+from keywright.model import ImportPolicy, Keyspace
 
 Headers = Sequence[tuple[bytes, bytes]]  # names in lower case, as ASGI gives them
 
@@ -88,7 +90,8 @@ class Presented(msgspec.Struct, frozen=True, gc=False):
     @staticmethod
     def of_token(token: bytes) -> "Presented | Unproven":
         """Take a token that was given by itself, as ``/v1/verify`` may get it."""
-        return _token("token", token)
+        presented = _token("token", token)
+        return Unread(MALFORMED.code, MALFORMED.reason, token) if presented is MALFORMED else presented
 
     @staticmethod
     def of_pair(key_id: bytes, secret: bytes) -> "Presented | Unproven":
@@ -101,6 +104,15 @@ class Unproven(msgspec.Struct, frozen=True, gc=False):
 
     code: str
     reason: str
+
+
+class Unread(Unproven, frozen=True, gc=False):
+    """A token that was given by itself and is none of ours: perhaps one that the keyspace has imported."""
+
+    token: bytes
+
+    def __repr__(self) -> str:
+        return f"Unread({self.reason!r}, …)"
 
 
 MISSING: Final = Unproven("missing", "no_carrier")
@@ -116,7 +128,17 @@ MALFORMED: Final = Unproven("invalid", "malformed")
 class Reader:
     """Reads the credentials of one keyspace out of requests. Made once per definition, used for every request."""
 
-    __slots__ = ("_accepted", "_dotted", "_lone", "_parameter", "_twins", "_watched", "_words")
+    __slots__ = (
+        "_accepted",
+        "_dotted",
+        "_foreign",
+        "_imported",
+        "_lone",
+        "_parameter",
+        "_twins",
+        "_watched",
+        "_words",
+    )
 
     def __init__(self, keyspace: Keyspace) -> None:
         self._accepted = frozenset(keyspace.schemes)
@@ -124,6 +146,8 @@ class Reader:
         #: the words before a token in ``Authorization``
         self._words = {word: scheme for word, scheme in _TOKEN_WORDS.items() if scheme in self._accepted}
         self._dotted = keyspace.format == "dotted"
+        self._imported = keyspace.imported
+        self._foreign = _foreign(keyspace.imported)
         carriers = {name for scheme in keyspace.schemes for name in _CARRIERS.get(scheme, ())}
         if self._lone:
             carriers.add(self._lone)
@@ -168,7 +192,9 @@ class Reader:
 
     def beside(self, given: Presented | Unproven, url: str | bytes | None) -> Presented | Unproven:
         """A credential that was given by itself, unless there is one in the URL beside it."""
-        return IN_URL if url and self._in_url(url) else given
+        if url and self._in_url(url):
+            return IN_URL
+        return self._as_imported("token", given.token) if isinstance(given, Unread) else given
 
     def carriers(self, headers: Headers) -> list[bytes]:
         """The headers that the one credential of a request came in; none where there is no one credential."""
@@ -190,9 +216,9 @@ class Reader:
         if len(found) == 1:
             ((name, whole),) = found.items()
             if name == b"authorization":
-                return _authorization(scheme, value)
+                return self._authorization(scheme, value)
             if name in (b"api-key", self._lone):
-                return _token("header" if name == self._lone else "api_key_auth", whole.strip(b" \t"))
+                return self._token("header" if name == self._lone else "api_key_auth", whole.strip(b" \t"))
             return HALF if whole.strip(b" \t") else MISSING
         return self._resolve_several({n: v.strip(b" \t") for n, v in found.items() if v.strip(b" \t")}, value)
 
@@ -207,13 +233,30 @@ class Reader:
             return COMPANIONS
         if b"x-api-secret" in found:
             return _pair("key_secret", found[b"x-api-key"], found[b"x-api-secret"])
-        return _token("key_user", found[b"x-api-key"], found[b"x-api-user"])
+        return self._token("key_user", found[b"x-api-key"], found[b"x-api-user"])
+
+    def _authorization(self, scheme: str, value: bytes) -> Presented | Unproven:
+        value = value.strip(b" ")
+        if not value:
+            return MISSING
+        return _basic(value) if scheme == "basic" else self._token(scheme, value)
+
+    def _token(self, scheme: str, value: bytes, username: bytes | None = None) -> Presented | Unproven:
+        presented = _token(scheme, value, username)
+        return self._as_imported(scheme, value, username) if presented is MALFORMED else presented
+
+    def _as_imported(self, scheme: str, value: bytes, username: bytes | None = None) -> Presented | Unproven:
+        """What is none of ours, as a credential of the earlier system where it can be one."""
+        spelled = None if self._imported is None else read_imported(self._imported, value)
+        return MALFORMED if spelled is None else Presented(scheme, spelled, username)
 
     def _in_url(self, url: str | bytes) -> bool:
         raw = url.encode("utf-8", "surrogatepass") if isinstance(url, str) else url
         if _PERCENT in raw:
             raw = unquote_to_bytes(unquote_to_bytes(raw))
         if _QUESTION in raw and self._parameter.search(raw) is not None:
+            return True
+        if self._foreign is not None and self._foreign.search(raw) is not None:
             return True
         if len(raw) < 40:
             return False
@@ -270,12 +313,26 @@ def _bytes(text: str | bytes) -> bytes:
         return text.encode("utf-8", "surrogatepass")
 
 
-def _authorization(scheme: str, value: bytes) -> Presented | Unproven:
-    value = value.strip(b" ")
-    if not value:
-        return MISSING
-    if scheme != "basic":
-        return _token(scheme, value)
+def read_imported(policy: ImportPolicy, value: bytes) -> Spelled | None:
+    """A credential of the earlier system that a keyspace tells of; ``None`` where it cannot be one."""
+    begins = not policy.prefixes or value.startswith(tuple(prefix.encode() for prefix in policy.prefixes))
+    if not begins or not policy.shortest <= len(value) <= LONGEST or IMPORTABLE.match(value) is None:
+        return None
+    return imported(policy.digest, value)
+
+
+def _foreign(policy: ImportPolicy | None) -> re.Pattern[bytes] | None:
+    """Where a credential of the earlier system stands inside an address, if it can be told from other text."""
+    if policy is None or not policy.prefixes:
+        return None
+    one_of = [
+        re.escape(prefix.encode()) + rb"[!#-&(-+\--:<-~]{%d}" % max(policy.shortest - len(prefix), 0)
+        for prefix in policy.prefixes
+    ]
+    return re.compile(rb"(?<![0-9A-Za-z])(?:" + b"|".join(one_of) + b")")
+
+
+def _basic(value: bytes) -> Presented | Unproven:
     if b"," in value:
         return TWO
     if len(value) > LONGEST:

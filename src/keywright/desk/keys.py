@@ -1,6 +1,6 @@
-"""Keys: create, edit, rotate (finish, cancel), invalidate, disable, enable, delete, purge."""
+"""Keys: create, import, edit, rotate (finish, cancel), invalidate, disable, enable, delete, purge."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_network
 from typing import Any, Final
@@ -9,11 +9,12 @@ import msgspec
 from sqlalchemy.exc import IntegrityError
 
 from keywright import credential, limits
-from keywright.desk import LIBRARY, Change, fields, grants
+from keywright.desk import LIBRARY, Change, fields, grants, imports
 from keywright.desk.grants import EVERYTHING, Reach
+from keywright.desk.imports import Coming
 from keywright.desk.listing import LONGEST_PAGE, Listing, with_children
 from keywright.desk.once import Once
-from keywright.errors import Conflict, Exceeds, Invalid, NotFound, Unavailable
+from keywright.errors import CallerError, Conflict, Exceeds, Invalid, NotFound, Unavailable
 from keywright.hygiene import idle_since
 from keywright.keyring import Keyring
 from keywright.model import (
@@ -23,10 +24,13 @@ from keywright.model import (
     Binding,
     Changed,
     Credential,
+    Imported,
+    ImportedItem,
     Issued,
     Key,
     KeyRecord,
     Keyspace,
+    Propagation,
     Several,
     StoredSecret,
 )
@@ -38,6 +42,8 @@ LONGEST_GRACE: Final = 30 * DAY  # seconds
 LONGEST_PAUSE: Final = 365 * DAY  # seconds
 #: What may still be edited of a key that was invalidated: what it is called, not what it could do.
 _NAMES: Final = frozenset({"name", "description", "team", "application", "metadata"})
+
+_AT_THE_SAME_TIME: Final = "somebody imports the same at this moment; nothing was made: do it again"
 
 
 class _Unset:
@@ -106,31 +112,21 @@ class Keys(Listing):
             if environment is None and space.name == self._default_keyspace:
                 environment = self._default_environment
             owner = self._owner(change, reach.needs("account", account))
-            values: dict[str, Any] = {
-                "keyspace": space.name,
-                "account_id": owner.id,
-                "environment": _environment(reach.needs("environment", environment), space),
-                "type": "k",
-                "name": fields.name(name),
-                "description": fields.description(description),
-                "team": fields.label(team, path="team"),
-                "application": fields.label(application, path="application"),
-                "limits": _limits(limits, space),
-                "plan": _plan(plan, space),
-                "expires_at": fields.expires_at(
-                    None if expires_at is UNSET else expires_at,
-                    space,
-                    change.now,
-                    given_at_all=expires_at is not UNSET,
-                ),
-                "allowed_ips": fields.networks(allowed_ips),
-                "metadata": fields.metadata(metadata),
-                "parent": None,
-                "binding": None,
-                "created_by": f"{actor.kind}:{actor.id}",
+            given = {
+                "environment": reach.needs("environment", environment),
+                "name": name,
+                "description": description,
+                "access": access,
+                "scopes": scopes,
+                "team": team,
+                "application": application,
+                "limits": limits,
+                "plan": plan,
+                "expires_at": expires_at,
+                "allowed_ips": allowed_ips,
+                "metadata": metadata,
             }
-            values["access"], values["scopes"] = fields.access(access, scopes, space)
-            fields.required(values, space)
+            values = _values(given, space, owner, change.now, actor)
             reach.give(space, values["access"], values["scopes"])
             if by is not None:
                 self._still(change, by)
@@ -148,6 +144,70 @@ class Keys(Listing):
             issued = self._issue(change, space, owner, values, actor)
             change.made(issued.key.id)
             return issued
+
+    def import_(
+        self,
+        items: Sequence[Mapping[str, Any]],
+        *,
+        account: str | None = None,
+        keyspace: str | None = None,
+        environment: str | None = None,
+        dry_run: bool = False,
+        actor: Actor = LIBRARY,
+        reach: Reach = EVERYTHING,
+    ) -> Imported:
+        """Make keys of credentials that an earlier system made, 200 at most: they go on working, with their limits and all.
+
+        Each item has its credential, as ``token`` or as ``hash`` (``desk.imports``), and what a creation takes;
+        ``account`` and ``environment`` are for those that name none. An item that cannot be is refused by itself, one
+        that was imported before is told so: an import that was cut off is simply begun again. With ``dry_run`` nothing
+        is made. Raises ``NotFound`` or ``Invalid`` where the whole cannot be, and ``Conflict`` where somebody else
+        imports the same at this moment.
+        """
+        if len(items) > LONGEST_PAGE:
+            raise Invalid(f"are more than {LONGEST_PAGE}", path="items")
+        found: list[ImportedItem] = []
+        travelled = Propagation()
+        with suppress(_DryRun), self.change() as change:
+            travelled = change.travelled
+            space = self._keyspace(change, reach.needs("keyspace", keyspace or self._default_keyspace))
+            if environment is None and space.name == self._default_keyspace:
+                environment = self._default_environment
+            for item in items:
+                whole = {"account": account, "environment": environment} | _said(item)
+                found.append(self._import(change, space, whole, actor, reach))
+            if dry_run:
+                raise _DryRun
+        return Imported(tuple(found), travelled)
+
+    def _import(
+        self, change: Change, space: Keyspace, item: dict[str, Any], actor: Actor, reach: Reach
+    ) -> ImportedItem:
+        try:
+            for unknown in item.keys() - imports.CREDENTIAL - imports.ABOUT:
+                raise Invalid("is not known", path=str(unknown)[:60])
+            owner = self._owner(change, reach.needs("account", item["account"]))
+            item["environment"] = reach.needs("environment", item["environment"])
+            values = _values(item, space, owner, change.now, actor)
+            reach.give(space, values["access"], values["scopes"])
+            coming = imports.read(item, space, values["environment"])
+            there = self._known(change, coming)
+            if there is not None:
+                own = Reach(account=owner.username, keyspace=space.name, environment=values["environment"])
+                if there.state == "deleted" or not own.covers(there):
+                    raise Conflict("this credential, or its id, belongs to another key already")
+                return ImportedItem("exists", there.id)
+        except CallerError as refused:
+            return ImportedItem("refused", None, refused.code, getattr(refused, "path", None), str(refused))
+        return ImportedItem("made", self._issue(change, space, owner, values, actor, coming).key.id)
+
+    def _known(self, change: Change, coming: Coming) -> Key | None:
+        """The key that a credential names or leads to, whichever pepper it was stored with."""
+        key_id = coming.key_id
+        for pepper in self.keyring.peppers.values() if key_id is None else ():
+            tag = coming.tag(credential.Pepper(pepper))
+            key_id = key_id or (None if tag is None else keys.led_to(change.tx, tag))
+        return None if key_id is None else keys.get(change.tx, key_id, change.now)
 
     def create_management(
         self,
@@ -476,29 +536,38 @@ class Keys(Listing):
     # ------------------------------------------------------------------------------------------------------- inside
 
     def _issue(
-        self, change: Change, space: Keyspace, owner: Account, values: dict[str, Any], actor: Actor
+        self,
+        change: Change,
+        space: Keyspace,
+        owner: Account,
+        values: dict[str, Any],
+        actor: Actor,
+        coming: Coming | None = None,
     ) -> Issued:
+        """Write a key with a secret that is drawn, or with the credential that is coming from an earlier system."""
         values |= {"state": "active", "created_at": change.now, "updated_at": change.now}
         for _ in range(5):
-            values["id"] = _draw_id(space, values)
+            values["id"] = (coming and coming.key_id) or _draw_id(space, values)
             values["search"] = fields.search_text(values)
             secret = credential.new_secret()
-            mac = credential.mac(
-                self.keyring.peppers[self.keyring.current], values["id"].encode(), secret.encode()
-            )
+            mac, hint = self._kept(space, values["id"], secret, coming)
             try:
                 with change.tx.begin_nested():
-                    keys.add(change.tx, values, mac, self.keyring.current, _hint(space, values["id"], secret))
+                    keys.add(change.tx, values, mac, self.keyring.current, hint)
             except IntegrityError:
+                if coming is not None and coming.key_id is not None:
+                    raise Conflict(_AT_THE_SAME_TIME) from None
                 continue  # the id is taken, once in a very long while for a dotted one
             break
         else:
             raise Unavailable("no free id was found")
         change.announce("key", values["id"])
+        if coming is not None:
+            self._lead(change, coming, values["id"])
         told = {
             field: _plain(values[field])
             for field in ("name", "environment", "access", "scopes", "expires_at")
-        }
+        } | ({} if coming is None else {"imported": True})
         change.tell(
             actor, "key.create", ("key", values["id"]), account=owner.username, keyspace=space.name, **told
         )
@@ -506,6 +575,25 @@ class Keys(Listing):
         assert made is not None
         shown = _shown(space, values["id"], secret)
         return Issued(msgspec.structs.replace(made, children=()), shown, change.travelled)
+
+    def _kept(
+        self, space: Keyspace, key_id: str, secret: str, coming: Coming | None
+    ) -> tuple[bytes, dict[str, str]]:
+        """What is stored of a secret, and by what it is recognised."""
+        pepper = self.keyring.peppers[self.keyring.current]
+        if coming is not None:
+            return coming.mac(credential.Pepper(pepper), key_id), coming.hint
+        return credential.mac(pepper, key_id.encode(), secret.encode()), _hint(space, key_id, secret)
+
+    def _lead(self, change: Change, coming: Coming, key_id: str) -> None:
+        tag = coming.tag(credential.Pepper(self.keyring.peppers[self.keyring.current]))
+        if tag is None:
+            return
+        try:
+            keys.add_tag(change.tx, tag, key_id)
+        except IntegrityError:
+            raise Conflict(_AT_THE_SAME_TIME) from None
+        change.announce("imported", tag.hex())
 
     def _remove(self, change: Change, before: Key, actor: Actor) -> None:
         self._set_state(
@@ -601,6 +689,45 @@ class Keys(Listing):
         if owner.state != "active":
             raise Conflict(f"the account is {owner.state}; keys are made for active accounts only")
         return owner
+
+
+class _DryRun(Exception):
+    """Nothing of what was done is to be kept."""
+
+
+def _values(
+    given: Mapping[str, Any], space: Keyspace, owner: Account, now: int, actor: Actor
+) -> dict[str, Any]:
+    """The columns of a new key, but for what is drawn. Raises ``Invalid``."""
+    expires_at = given.get("expires_at", UNSET)
+    values: dict[str, Any] = {
+        "keyspace": space.name,
+        "account_id": owner.id,
+        "environment": _environment(given["environment"], space),
+        "type": "k",
+        "name": fields.name(given.get("name")),
+        "description": fields.description(given.get("description")),
+        "team": fields.label(given.get("team"), path="team"),
+        "application": fields.label(given.get("application"), path="application"),
+        "limits": _limits(given.get("limits"), space),
+        "plan": _plan(given.get("plan"), space),
+        "expires_at": fields.expires_at(
+            None if expires_at is UNSET else expires_at, space, now, given_at_all=expires_at is not UNSET
+        ),
+        "allowed_ips": fields.networks(given.get("allowed_ips")),
+        "metadata": fields.metadata(given.get("metadata")),
+        "parent": None,
+        "binding": None,
+        "created_by": f"{actor.kind}:{actor.id}",
+    }
+    values["access"], values["scopes"] = fields.access(given.get("access"), given.get("scopes"), space)
+    fields.required(values, space)
+    return values
+
+
+def _said(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What an item says; what is empty is as good as left out, but an expiry, of which ``None`` is never."""
+    return {field: value for field, value in item.items() if value is not None or field == "expires_at"}
 
 
 def _held(key: Key) -> dict[str, Any]:

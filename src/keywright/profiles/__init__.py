@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from keywright import hygiene, limits, misuse
-from keywright.credential import CODE, MANAGEMENT_PREFIX, OTHERS_PREFIXES, PREFIX
+from keywright.credential import CODE, IMPORTABLE, LONGEST, MANAGEMENT_PREFIX, OTHERS_PREFIXES, PREFIX
 from keywright.errors import Invalid, ProfileError
 from keywright.model import (
     MANAGEMENT,
@@ -23,6 +23,7 @@ from keywright.model import (
     Fields,
     Gate,
     GateRule,
+    ImportPolicy,
     Keyspace,
     Letter,
     Limit,
@@ -51,6 +52,8 @@ LABELS: Final = (
     "title",
 )  # fmt: skip
 
+#: Shorter credentials of an earlier system could be guessed.
+SHORTEST_IMPORTED: Final = 16  # characters
 #: An expiry further away could not be written with a year of four digits.
 _LONGEST_LIFE: Final = 1000 * 365 * DAY  # seconds
 _NAME: Final = re.compile(r"\A[a-z][a-z0-9-]{0,39}\Z")
@@ -176,6 +179,7 @@ class _Definition(msgspec.Struct, forbid_unknown_fields=True):
     deep_link: str = ""
     misuse: dict[str, _Misuse] = {}
     leaks: str = "notify"
+    imported: ImportPolicy | None = None
 
 
 #: Tables whose keys the definition names itself. Of those msgspec says only ``scopes[...]``, so that each entry is
@@ -298,9 +302,23 @@ def _checked(d: _Definition) -> Keyspace:
         deep_link=d.deep_link,
         misuse={name: _misuse(name, rule) for name, rule in d.misuse.items()},
         leaks=d.leaks,  # type: ignore[arg-type]
+        imported=_imported(d.imported),
     )
     _check_letters(keyspace)
     return keyspace
+
+
+def _imported(given: ImportPolicy | None) -> ImportPolicy | None:
+    if given is not None:
+        low, high = SHORTEST_IMPORTED, LONGEST
+        _need(low <= given.shortest <= high, "imported.shortest", f"is from {low} to {high}")
+        _need(len(given.prefixes) <= 20, "imported.prefixes", "are more than 20")
+        for prefix in given.prefixes:
+            fits = len(prefix) <= 64 and IMPORTABLE.match(prefix.encode()) is not None
+            _need(
+                fits, "imported.prefixes", f"{prefix[:40]!r} is none that a credential in a header can have"
+            )
+    return given
 
 
 def _check_letters(keyspace: Keyspace) -> None:

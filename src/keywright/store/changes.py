@@ -6,7 +6,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from keywright.store.schema import changes
 
-Kind = Literal["key", "account", "keyspace"]
+Kind = Literal["key", "account", "keyspace", "imported"]  # of an imported credential, its tag in hexadecimal
 
 
 def note(tx: Connection, kind: Kind, ref: str, now: int) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from keywright.errors import Unavailable
 from keywright.hygiene import EXPIRING, NOTICE, OLD, UNUSED
 from keywright.model import Binding, Key, Limit, StoredSecret, is_back, key_state
-from keywright.store.schema import accounts, keys, secrets
+from keywright.store.schema import accounts, imported, keys, secrets
 
 _limits = msgspec.json.Decoder(tuple[Limit, ...]).decode
 _texts = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -114,6 +114,23 @@ def add_secret(
             grace=grace,
         )
     )
+
+
+def add_tag(tx: Connection, tag: bytes, key_id: str) -> None:
+    """Let the tag of an imported credential lead to a key. One that leads to another breaks a constraint."""
+    if led_to(tx, tag) != key_id:
+        tx.execute(insert(imported).values(tag=tag, key_id=key_id))
+
+
+def led_to(connection: Connection, tag: bytes) -> str | None:
+    """The id of the key that the tag of an imported credential leads to, of a deleted one too until it is purged."""
+    return connection.execute(select(imported.c.key_id).where(imported.c.tag == tag)).scalar_one_or_none()
+
+
+def tags(connection: Connection) -> Iterator[list[bytes]]:
+    """The tag of every imported credential, some at a time."""
+    for some in connection.execute(select(imported.c.tag)).yield_per(1_000).scalars().partitions():
+        yield [bytes(tag) for tag in some]
 
 
 def change(tx: Connection, key_id: str, **values: Any) -> None:
@@ -289,6 +306,7 @@ def tombstones(connection: Connection, before: int) -> list[str]:
 def purge(tx: Connection, key_ids: Iterable[str]) -> None:
     """Remove tombstones for good."""
     for key_id in key_ids:
+        tx.execute(delete(imported).where(imported.c.key_id == key_id))
         tx.execute(delete(secrets).where(secrets.c.key_id == key_id))
         tx.execute(delete(keys).where(keys.c.id == key_id, keys.c.state == "deleted"))
 

@@ -37,6 +37,8 @@ LEFT JOIN accounts AS a ON a.id = k.account_id
 LEFT JOIN secrets AS s ON s.key_id = k.id
 """
 FIND: Final = f"{_KEYS}WHERE k.id = ? ORDER BY s.n DESC"
+#: The key that the tag of an imported credential leads to.
+FIND_IMPORTED: Final = f"{_KEYS}JOIN imported AS i ON i.key_id = k.id WHERE i.tag = ? ORDER BY s.n DESC"
 #: Several at once, where the store knows arrays; the last column says whose row it is.
 FIND_SEVERAL: Final = f"{_KEYS}WHERE k.id = ANY(?) ORDER BY k.id, s.n DESC"
 CHANGES: Final = "SELECT seq, kind, ref FROM changes WHERE seq > ? ORDER BY seq"
@@ -71,6 +73,9 @@ class Lookup(Protocol):
     def find(self, key_id: bytes) -> KeyRecord | None:
         """Read a key by its id. A row that cannot be read makes that key ``Unavailable``, and only that one."""
 
+    def find_imported(self, tag: bytes) -> KeyRecord | None:
+        """Read the key that the tag of an imported credential leads to."""
+
     def keyspace(self, name: str) -> Found | None:
         """Read a keyspace's definition."""
 
@@ -97,6 +102,9 @@ class FarLookup(Lookup, Protocol):
     async def afind(self, key_id: bytes, seen: int) -> KeyRecord | None:
         """``find``, for an event loop."""
 
+    async def afind_imported(self, tag: bytes, seen: int) -> KeyRecord | None:
+        """``find_imported``, for an event loop."""
+
     async def akeyspace(self, name: str, seen: int) -> Found | None:
         """``keyspace``, for an event loop."""
 
@@ -115,6 +123,11 @@ def record_of(key_id: bytes, rows: list[Any]) -> KeyRecord | None:
         return _record(key_id.decode("ascii"), rows)
     except (msgspec.DecodeError, CallerError, TypeError, ValueError) as damaged:
         raise Unavailable(f"the row of a key cannot be read: {damaged}") from damaged
+
+
+def imported_of(rows: list[Any]) -> KeyRecord | None:
+    """What the rows of ``FIND_IMPORTED`` say. Raises ``Unavailable`` for damaged ones."""
+    return record_of(rows[0][-1].encode(), rows) if rows else None
 
 
 def keyspace_of(rows: list[Any]) -> Found | None:

@@ -21,7 +21,7 @@ from keywright.errors import Unavailable
 from keywright.model import KeyRecord
 from keywright.store import lookup, postgres
 from keywright.store.db import Database
-from keywright.store.lookup import Found, defining, keyspace_of, record_of
+from keywright.store.lookup import Found, defining, imported_of, keyspace_of, record_of
 from keywright.store.postgres import AsyncPatient, Patient
 
 T = TypeVar("T")
@@ -42,6 +42,7 @@ _INHERITED: Final[list[object]] = []
 TOGETHER: Final = 64
 
 FIND: Final = lookup.FIND.replace("?", "%s")
+FIND_IMPORTED: Final = lookup.FIND_IMPORTED.replace("?", "%s")
 FIND_SEVERAL: Final = lookup.FIND_SEVERAL.replace("?", "%s")
 CHANGES: Final = lookup.CHANGES.replace("?", "%s")
 KEYSPACE: Final = lookup.KEYSPACE.replace("?", "%s")
@@ -73,6 +74,10 @@ class PostgresLookup:
     def find(self, key_id: bytes) -> KeyRecord | None:
         """Read a key by its id. A row that cannot be read makes that key ``Unavailable``, and only that one."""
         return record_of(key_id, self._all(FIND, key_id.decode("ascii")))
+
+    def find_imported(self, tag: bytes) -> KeyRecord | None:
+        """Read the key that the tag of an imported credential leads to."""
+        return imported_of(self._all(FIND_IMPORTED, tag))
 
     def keyspace(self, name: str) -> Found | None:
         """Read a keyspace's definition, and the newest change that the read had seen."""
@@ -136,6 +141,10 @@ class PostgresLookup:
     async def afind(self, key_id: bytes, seen: int) -> KeyRecord | None:
         """``find``, for an event loop. ``seen`` is the newest change acted upon: those who have seen the same share."""
         return record_of(key_id, await self._loop().key(key_id.decode("ascii"), seen))
+
+    async def afind_imported(self, tag: bytes, seen: int) -> KeyRecord | None:
+        """``find_imported``, for an event loop."""
+        return imported_of(await self._loop().all(FIND_IMPORTED, tag, seen=seen))
 
     async def akeyspace(self, name: str, seen: int) -> Found | None:
         """``keyspace``, for an event loop."""

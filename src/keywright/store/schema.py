@@ -26,7 +26,7 @@ from sqlalchemy import Text as _Text
 Text: Final = _Text().with_variant(_Text(collation="C"), "postgresql")
 
 #: The newest migration of each file. A test holds this to what the migrations say.
-HEADS: Final = {"keys": "0001", "spend": "0001", "usage": "0001"}
+HEADS: Final = {"keys": "0004", "spend": "0001", "usage": "0001"}
 FILES: Final = tuple(HEADS)
 
 keys_file = MetaData()
@@ -126,6 +126,15 @@ secrets = Table(
 )
 
 Index("secrets_by_end", secrets.c.ends_at)
+
+#: Where the credentials of an earlier system lead: by a keyed digest, since they name no key. Never the digest itself.
+imported = Table(
+    "imported",
+    keys_file,
+    Column("tag", LargeBinary, primary_key=True),
+    Column("key_id", Text, ForeignKey("keys.id"), nullable=False),
+)
+Index("imported_by_key", imported.c.key_id)
 
 #: Creations that were asked under an ``Idempotency-Key``, and what each made: never a secret, not even the key's text.
 creations = Table(

@@ -14,11 +14,13 @@ from keywright.store.db import Database, Reader
 from keywright.store.lookup import (
     CHANGES,
     FIND,
+    FIND_IMPORTED,
     KEYSPACE,
     KEYSPACES,
     NEWEST,
     Found,
     defining,
+    imported_of,
     keyspace_of,
     record_of,
 )
@@ -65,6 +67,10 @@ class SqliteLookup:
     def find(self, key_id: bytes) -> KeyRecord | None:
         """Read a key by its id. A row that cannot be read makes that key ``Unavailable``, and only that one."""
         return record_of(key_id, self._all(FIND, key_id.decode("ascii")))
+
+    def find_imported(self, tag: bytes) -> KeyRecord | None:
+        """Read the key that the tag of an imported credential leads to."""
+        return imported_of(self._all(FIND_IMPORTED, tag))
 
     def keyspace(self, name: str) -> Found | None:
         """Read a keyspace's definition, and the newest change that the read had seen."""
