@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from base64 import b64encode
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from keywright.model import Imported
 from keywright.store import keys
 from keywright.testing import Clock
 from keywright.throttle import Allowance
+from surfaces import Door, manager, served, server
 from test_installation import own_secret
 
 pytestmark = pytest.mark.stores
@@ -276,6 +278,12 @@ def test_a_dry_run_makes_nothing(moved: Keywright) -> None:
         ({"hash": "sha256:" + "g" * 64}, "hash"),
         ({"hash": ""}, "hash"),
         ({"token": TOKEN, "plan": "none"}, "plan"),
+        ({"token": TOKEN, "scopes": "things:read"}, "scopes"),
+        ({"token": TOKEN, "scopes": [7]}, "scopes"),
+        ({"token": TOKEN, "limits": [7]}, "limits"),
+        ({"token": TOKEN, "expires_at": "soon"}, "expires_at"),
+        ({"token": TOKEN, "expires_at": 0}, "expires_at"),
+        ({"token": TOKEN, "metadata": []}, "metadata"),
         ({"token": TOKEN, "mac": "x"}, "mac"),
         ({"token": TOKEN, "environment": "moon"}, "environment"),
     ],
@@ -375,6 +383,88 @@ def test_a_flood_costs_no_look_up_and_shuts_nobody_out(moved: Keywright) -> None
     assert moved.installation.lookup.statements - before <= 10
     bring(moved, {"token": OTHER})
     assert told(moved, sent(TOKEN), **here) == told(moved, sent(OTHER), **here) == "ok"
+
+
+# ------------------------------------------------------------------------------------------------------- its surfaces
+
+
+@pytest.fixture
+def door(moved: Keywright) -> Iterator[Door]:
+    """The server."""
+    with Door(server(moved)) as opened:
+        yield opened
+
+
+def test_over_http_items_are_answered_one_by_one(moved: Keywright, door: Door) -> None:
+    """With ids and reasons, counted; wrong types are an item's own fault, and no secret is in the answer."""
+    whole = {"keyspace": "every", "account": "globex", "environment": "production"}
+    items = [
+        {"name": "One", "token": TOKEN, "expires_at": "2028-01-01T00:00:00Z"},
+        {"name": 7, "hash": sha(OTHER)},
+    ]
+    reply = door.json("POST", "/v1/keys/import", whole | {"items": items}, manager(moved))
+    assert (reply.status, reply.get("cache-control")) == (200, "no-store")
+    told_ = reply.json
+    assert (told_["made"], told_["exists"], told_["refused"], told_["propagation"]["exact"]) == (
+        1,
+        0,
+        1,
+        True,
+    )
+    assert [(item["status"], item["code"], item["path"]) for item in told_["items"]] == [
+        ("made", None, None),
+        ("refused", "invalid_request", "name"),
+    ]
+    assert TOKEN.encode() not in reply.body
+    asked = {"keyspace": "every", "environment": "production", "token": TOKEN, "authenticate_only": True}
+    verdict = door.json("POST", "/v1/verify", asked, manager(moved)).json
+    assert (verdict["valid"], verdict["key"]["id"]) == (True, told_["items"][0]["id"])
+    assert moved.keys.get(verdict["key"]["id"]).expires_at is not None
+
+
+@pytest.mark.security("T-17", "T-18")
+def test_a_bound_caller_imports_into_its_own_account_only(moved: Keywright, door: Door) -> None:
+    """Whatever an item says; and reading scopes import nothing."""
+    whole = {"keyspace": "every", "environment": "production"}
+    items = [{"name": "One", "token": TOKEN}, {"name": "Two", "token": OTHER, "account": "initech"}]
+    headers = manager(moved, "keys:write", account="globex")
+    told_ = door.json("POST", "/v1/keys/import", whole | {"items": items}, headers).json
+    assert [(item["status"], item["code"]) for item in told_["items"]] == [
+        ("made", None),
+        ("refused", "not_found"),
+    ]
+    for refused in (
+        door.json("POST", "/v1/keys/import", whole | {"items": items}, manager(moved, "keys:read")),
+        door.json("POST", "/v1/keys/import", whole | {"items": items}),
+    ):
+        assert refused.status in (401, 403)
+
+
+@pytest.mark.security("S-07")
+def test_a_report_of_a_leak_ends_it(moved: Keywright, door: Door) -> None:
+    """Whoever found it where it should not be need not know that it is not of our making."""
+    moved.keyspaces.apply(BEFORE.replace('title = "Every"', 'title = "Every"\nleaks = "invalidate"', 1))
+    bring(moved, {"token": TOKEN}, {"token": OTHER})
+    reply = door.json("POST", "/v1/leaks/report", {"tokens": ["x", TOKEN, OTHER[:-1]]}, peer="192.0.2.7")
+    assert reply.status == 202
+    moved.installation.lookout.round()
+    assert (told(moved, sent(TOKEN)), told(moved, sent(OTHER))) == ("invalidated", "ok")
+
+
+def test_the_library_over_http_imports_as_well(moved: Keywright) -> None:
+    """With instants as they are everywhere in the library, and the same answer."""
+    with served(server(moved)) as port:
+        key = manager(moved)["Authorization"].removeprefix("Bearer ")
+        with Keywright.connect(
+            f"http://127.0.0.1:{port}", key=key, keyspace="every", environment="production"
+        ) as far:
+            item = {"name": "One", "token": TOKEN, "expires_at": Clock()() + 60_000_000}
+            done = far.keys.import_([item, {"token": OTHER}], account="globex")
+            assert [(one.status, one.path) for one in done.items] == [("made", None), ("refused", "name")]
+            assert (
+                far.keyspaces.get("every").keyspace.imported == moved.keyspaces.get("every").keyspace.imported
+            )
+    assert told(moved, sent(TOKEN)) == "ok"
 
 
 # ------------------------------------------------------------------------------------- the installation's secret rotates

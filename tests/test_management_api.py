@@ -274,6 +274,20 @@ ROUTES: dict[str, Route] = {
         ),
         foreign=False,  # whoever's it is not passes over it: test_keys_desk
     ),
+    "POST /v1/keys/import": Route(
+        "keys:write",
+        {"keyspace": "every", "account": "globex", "environment": "production", "items": [{"name": "Old"}]},
+        bad=(
+            {"items": []},
+            {"items": [{}] * 201},
+            {"items": {}},
+            {"items": ["x"]},
+            {"dry_run": "no"},
+            {"keyspace": 5},
+            {"x": 1},
+        ),
+        foreign=False,  # whoever's account it is not is refused item by item: test_imports
+    ),
     "POST /v1/keys/{key_id}/enable": Route("keys:write", before=_disable),
     "POST /v1/accounts": Route(
         "accounts:write",

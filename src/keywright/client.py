@@ -39,6 +39,7 @@ from keywright.model import (
     Alert,
     Changed,
     Endpoint,
+    Imported,
     Issued,
     IssuedEndpoint,
     Key,
@@ -356,6 +357,27 @@ class Keys(Noun):
     def several(self, doing: str, key_ids: Sequence[str], *, actor: Actor | None = None) -> Several:
         """Disable, enable, invalidate or delete several, 200 at most, in one transaction. Raises ``Invalid``."""
         return received.several(self._ask("POST", "/v1/keys/several", {"act": doing, "keys": list(key_ids)}))
+
+    def import_(
+        self,
+        items: Sequence[object],
+        *,
+        account: str | None = None,
+        keyspace: str | None = None,
+        environment: str | None = None,
+        dry_run: bool = False,
+        actor: Actor | None = None,
+    ) -> Imported:
+        """Make keys of credentials that an earlier system made, 200 at most, as ``Keywright.keys.import_`` does.
+
+        Raises ``NotFound``, ``Invalid`` or ``Conflict`` where the whole cannot be.
+        """
+        keyspace = keyspace or self._keyspace
+        if environment is None and keyspace == self._keyspace:
+            environment = self._environment
+        whole = {"keyspace": keyspace, "account": account, "environment": environment, "dry_run": dry_run}
+        timed = [_timed(dict(item)) if isinstance(item, Mapping) else item for item in items]
+        return received.imported(self._ask("POST", "/v1/keys/import", whole | {"items": timed}))
 
     def _do(self, key_id: str, verb: str, body: dict[str, Any] | None = None) -> Changed:
         return received.changed(self._ask("POST", f"/v1/keys/{place(key_id)}/{verb}", body))

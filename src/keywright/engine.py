@@ -357,6 +357,10 @@ class Engine:
                 return tag, record
         return tag, None
 
+    def led_to(self, spelled: Spelled, now: int) -> KeyRecord | None:
+        """The key that an imported credential leads to, whether or not its MAC proves it. May raise ``Unavailable``."""
+        return self._find_imported(spelled, now, self.fresh(now), None)[1]
+
     def _macs_of_imported(self, record: KeyRecord | None, spelled: Spelled) -> dict[int, bytes]:
         """An imported credential under each pepper that a secret of the key was stored with; of nobody's, the current."""
         if record is None:
@@ -450,10 +454,15 @@ class Engine:
         try:
             record, secret, _, _ = self._identify(Presented(spelled.spelling, spelled), now, False, None)
         except Unavailable:
-            if self._cache.get(spelled.id.decode("ascii")) is None:
+            if not self._remembers(spelled):
                 raise
             return None  # an entry of the installation's secret is not configured here: nobody can tell
         return None if record is None or secret is None else (record.id, secret.n)
+
+    def _remembers(self, spelled: Spelled) -> bool:
+        if spelled.spelling != "imported":
+            return self._cache.get(spelled.id.decode("ascii")) is not None
+        return any(self._cache.tagged(pepper.tag(spelled)) is not None for pepper in self._peppers.values())
 
     def compiled(self, name: str, *, stale: bool = False, at_hand: AtHand | None = None) -> Compiled:
         """A keyspace as verifications need it. Raises ``NotFound``."""

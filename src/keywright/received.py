@@ -20,6 +20,9 @@ from keywright.model import (
     ExpiryPolicy,
     Fields,
     Gate,
+    Imported,
+    ImportedItem,
+    ImportPolicy,
     Issued,
     IssuedEndpoint,
     Key,
@@ -160,6 +163,11 @@ def several(said: dict[str, Any]) -> Several:
     return Several(tuple(said["done"]), tuple(said["passed_over"]), _propagation(said))
 
 
+def imported(said: dict[str, Any]) -> Imported:
+    """What an import came to."""
+    return Imported(tuple(ImportedItem(**item) for item in said["items"]), _propagation(said))
+
+
 def issued(said: dict[str, Any]) -> Received:
     """A key with its credential."""
     credential = said["credential"]
@@ -257,6 +265,7 @@ def keyspace(said: dict[str, Any]) -> Keyspace:
         plans={name: Plan(one["title"], limits(one["limits"])) for name, one in said["plans"].items()},
         gates={name: Gate("") for name in said["gates"]},
         error_shape=said["errors"],
+        imported=None if said["imported"] is None else msgspec.convert(said["imported"], ImportPolicy),
         navigation=tuple(said["navigation"]),
         deep_link=said["deep_link"] or "",
     )

@@ -15,6 +15,7 @@ from keywright.model import (
     Alert,
     Changed,
     Endpoint,
+    Imported,
     Issued,
     IssuedEndpoint,
     Key,
@@ -102,6 +103,16 @@ def several(change: Several) -> dict[str, Any]:
         "done": list(change.done),
         "passed_over": list(change.passed_over),
         "propagation": propagation(change.propagation),
+    }
+
+
+def imported(done: Imported) -> dict[str, Any]:
+    """What an import came to: each item in its order, how many of each kind, and how far the change has travelled."""
+    statuses = [item.status for item in done.items]
+    return {
+        "items": [msgspec.structs.asdict(item) for item in done.items],
+        **{status: statuses.count(status) for status in ("made", "exists", "refused")},
+        "propagation": propagation(done.propagation),
     }
 
 
@@ -269,6 +280,7 @@ def keyspace(record: Keyspace, created_at: int, updated_at: int) -> dict[str, An
         "self_service": record.self_service,
         "errors": record.error_shape,
         "leaks": record.leaks,
+        "imported": None if record.imported is None else msgspec.to_builtins(record.imported),
         "labels": record.labels,
         "navigation": list(record.navigation),
         "deep_link": record.deep_link or None,

@@ -16,7 +16,7 @@ from keywright.errors import NotFound
 if TYPE_CHECKING:
     from keywright.credential import Spelled
     from keywright.installation import Installation
-    from keywright.model import Keyspace, Verdict
+    from keywright.model import KeyRecord, Keyspace, Verdict
 
 _TYPOGRAPHIC = "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb\u00b4"
 _QUOTES = "\"'`" + _TYPOGRAPHIC
@@ -163,13 +163,13 @@ def _judge(
     from keywright.schemes import Presented, Reader, Unproven
 
     if [name for name, _ in pasted.headers] == [""]:
-        presented = Presented.of_token(_bytes(pasted.headers[0][1]))
+        presented = Reader(keyspace).beside(Presented.of_token(_bytes(pasted.headers[0][1])), None)
     else:
         raw = [(_bytes(name.lower()), _bytes(value)) for name, value in pasted.headers]
         presented = Reader(keyspace).read(raw, pasted.url)
     if isinstance(presented, Unproven):
         return _told(presented.code, presented.reason, None, None)
-    record = installation.lookup.find(presented.spelled.id)
+    record = _record(installation, presented.spelled)
     asked = environment or (None if record is None else record.environment)
     if asked not in keyspace.environments:
         asked = environment or next(iter(keyspace.environments))
@@ -216,11 +216,18 @@ def _hints(keyspace: "Keyspace", pasted: Pasted) -> Iterator[str]:
             yield f"{', '.join(sorted(set(names) - set(lacking)))} is there, {', '.join(lacking)} is missing"
 
 
+def _record(installation: "Installation", spelled: "Spelled") -> "KeyRecord | None":
+    """The key that a credential names or, where it was imported, leads to."""
+    if spelled.spelling == "imported":
+        return installation.engine.led_to(spelled, installation.clock())
+    return installation.lookup.find(spelled.id)
+
+
 def _state(installation: "Installation", verdict: "Verdict", spelled: "Spelled") -> dict[str, Any] | None:
     """The true state of the key, once its secret was proven; only its id and that it exists before."""
     from keywright.times import rfc3339
 
-    record = installation.lookup.find(spelled.id)
+    record = _record(installation, spelled)
     if record is None:
         return None
     proven = verdict.key is not None or verdict.reason in ("deleted", "wrong_keyspace", "wrong_user")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keywright.cli import imports
 from keywright.cli.opening import (
     InOrder,
     Place,
@@ -109,6 +110,9 @@ def _create(
         actor=actor(),
     )
     return issued, filled
+
+
+command.add_command(imports.command)
 
 
 def _narrowing(run: Any) -> Any:

@@ -17,19 +17,35 @@ from keywright.credential import DIGESTS, LONGEST, Digest, Pepper, Spelled
 from keywright.errors import Invalid
 from keywright.model import Keyspace
 from keywright.schemes import read_imported
+from keywright.times import parse_instant
 
-#: What may be said of a key that is imported: its credential, and what a creation takes.
-CREDENTIAL: Final = frozenset({"token", "hash", "id", "hint"})
-ABOUT: Final = frozenset(
-    {
-        "name", "account", "environment", "description", "access", "scopes", "team", "application", "limits", "plan",
-        "expires_at", "allowed_ips", "metadata",
-    }
-)  # fmt: skip
 #: How digests are written: after their name, or by themselves, when their length tells which it is.
 _NAMED: Final = re.compile(r"\A(sha256|sha512)(?::|\$\$)(.+)\Z", re.DOTALL)
+_UNKNOWN: Final = re.compile("unknown field `(.*?)`")
 _DOTTED_ID: Final = re.compile(r"\A[0-9A-Za-z]{8}\Z")
 _HINT: Final = re.compile(r"\A[!-~]{0,4}\Z")
+
+
+class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What may be said of a key that is imported: its credential, and what a creation takes. ``null`` is left out."""
+
+    token: str | None = None
+    hash: str | None = None
+    id: str | None = None  # with a hash, of a dotted key
+    hint: str | None = None  # with a hash: how the credential ends
+    name: str | None = None
+    account: str | None = None
+    environment: str | None = None
+    description: str | None = None
+    access: str | None = None
+    scopes: tuple[str, ...] | None = None
+    team: str | None = None
+    application: str | None = None
+    limits: tuple[str | dict[str, Any], ...] | None = None
+    plan: str | None = None
+    expires_at: int | str | msgspec.UnsetType | None = msgspec.UNSET  # an instant; null is never
+    allowed_ips: tuple[str, ...] | None = None
+    metadata: dict[str, Any] | None = None
 
 
 class Coming(msgspec.Struct, frozen=True):
@@ -48,6 +64,29 @@ class Coming(msgspec.Struct, frozen=True):
     def tag(self, pepper: Pepper) -> bytes | None:
         """By what it is found, where it names no key."""
         return pepper.tag(self.spelled) if self.key_id is None else None
+
+
+def said(item: object) -> dict[str, Any]:
+    """What an item says, without what it leaves out. Raises ``Invalid`` for what no item can say."""
+    try:
+        typed = msgspec.convert(item, Item)
+    except msgspec.ValidationError as wrong:
+        raise _wrong(str(wrong)) from None
+    found = {field: getattr(typed, field) for field in Item.__struct_fields__}
+    found = {field: value for field, value in found.items() if value is not None or field == "expires_at"}
+    if found["expires_at"] is msgspec.UNSET:
+        del found["expires_at"]
+    elif isinstance(found["expires_at"], str):
+        found["expires_at"] = parse_instant(found["expires_at"], path="expires_at")
+    return found
+
+
+def _wrong(told: str) -> Invalid:
+    unknown = _UNKNOWN.search(told)
+    if unknown:
+        return Invalid("is not known", path=unknown[1][:60])
+    what, _, where = told.partition(" - at `$")
+    return Invalid(what, path=re.split(r"[.\[`]", where.lstrip("."))[0] or "items")
 
 
 def read(item: Mapping[str, Any], space: Keyspace, environment: str) -> Coming:
@@ -151,4 +190,4 @@ def _expected(space: Keyspace) -> str:
     return f"{policy.digest}, or a token of {policy.shortest} to {LONGEST} characters{begins}"
 
 
-__all__ = ["ABOUT", "CREDENTIAL", "Coming", "read"]
+__all__ = ["Coming", "Item", "read", "said"]

@@ -147,7 +147,7 @@ class Keys(Listing):
 
     def import_(
         self,
-        items: Sequence[Mapping[str, Any]],
+        items: Sequence[object],
         *,
         account: str | None = None,
         keyspace: str | None = None,
@@ -173,24 +173,29 @@ class Keys(Listing):
             space = self._keyspace(change, reach.needs("keyspace", keyspace or self._default_keyspace))
             if environment is None and space.name == self._default_keyspace:
                 environment = self._default_environment
+            place = {"account": account, "environment": environment}
             for item in items:
-                whole = {"account": account, "environment": environment} | _said(item)
-                found.append(self._import(change, space, whole, actor, reach))
+                found.append(self._import(change, space, place, item, actor, reach))
             if dry_run:
                 raise _DryRun
         return Imported(tuple(found), travelled)
 
     def _import(
-        self, change: Change, space: Keyspace, item: dict[str, Any], actor: Actor, reach: Reach
+        self,
+        change: Change,
+        space: Keyspace,
+        place: dict[str, Any],
+        item: object,
+        actor: Actor,
+        reach: Reach,
     ) -> ImportedItem:
         try:
-            for unknown in item.keys() - imports.CREDENTIAL - imports.ABOUT:
-                raise Invalid("is not known", path=str(unknown)[:60])
-            owner = self._owner(change, reach.needs("account", item["account"]))
-            item["environment"] = reach.needs("environment", item["environment"])
-            values = _values(item, space, owner, change.now, actor)
+            given = place | imports.said(item)
+            owner = self._owner(change, reach.needs("account", given["account"]))
+            given["environment"] = reach.needs("environment", given["environment"])
+            values = _values(given, space, owner, change.now, actor)
             reach.give(space, values["access"], values["scopes"])
-            coming = imports.read(item, space, values["environment"])
+            coming = imports.read(given, space, values["environment"])
             there = self._known(change, coming)
             if there is not None:
                 own = Reach(account=owner.username, keyspace=space.name, environment=values["environment"])
@@ -723,11 +728,6 @@ def _values(
     values["access"], values["scopes"] = fields.access(given.get("access"), given.get("scopes"), space)
     fields.required(values, space)
     return values
-
-
-def _said(item: Mapping[str, Any]) -> dict[str, Any]:
-    """What an item says; what is empty is as good as left out, but an expiry, of which ``None`` is never."""
-    return {field: value for field, value in item.items() if value is not None or field == "expires_at"}
 
 
 def _held(key: Key) -> dict[str, Any]:

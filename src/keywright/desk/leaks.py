@@ -20,8 +20,9 @@ from keywright.desk.keys import Keys
 from keywright.errors import Invalid, Throttled
 from keywright.keyring import Keyring
 from keywright.misuse import Finding, Signal
-from keywright.model import Actor, Alert, Key
-from keywright.store import leaks
+from keywright.model import Actor, Alert, ImportPolicy, Key
+from keywright.schemes import read_imported
+from keywright.store import keyspaces, leaks
 from keywright.store.db import Database
 from keywright.store.leaks import Leak
 from keywright.throttle import source_of
@@ -83,11 +84,27 @@ class Leaks(Desk):
         return self._take([(token, _place_or_none(url)) for token, url in found], self.clock())
 
     def _take(self, found: Sequence[tuple[str, str | None]], now: int) -> Sequence[bool]:
-        proven = list(self._prove(_spelled(token) for token, _ in found))
+        proven = self._whose([token for token, _ in found])
         rows = [Leak(*one, now, url) for one, (_, url) in zip(proven, found, strict=True) if one is not None]
         with self.database.write("usage", lasting=True) as tx:
             leaks.add(tx, rows)
         return [one is not None for one in proven]
+
+    def _whose(self, tokens: Sequence[str]) -> list[tuple[str, int] | None]:
+        """Whose each is, where it is right: one of ours, or one that a keyspace has imported."""
+        read = [_spelled(token) for token in tokens]
+        found = list(self._prove(read))
+        for policy in self._policies() if None in read else ():
+            left = [n for n, one in enumerate(found) if one is None and read[n] is None]
+            foreign = [read_imported(policy, tokens[n].strip().encode()) for n in left]
+            for n, one in zip(left, self._prove(foreign), strict=True):
+                found[n] = one
+        return found
+
+    def _policies(self) -> list[ImportPolicy]:
+        with self.database.read() as connection:
+            every = [applied.keyspace.imported for applied in keyspaces.every(connection)]
+        return [policy for policy in every if policy is not None]
 
     def see_to(self, bounds: Bounds) -> tuple[int, bool]:
         """Do with some of what was reported as its keyspaces say; how many alerts were raised, and whether more may wait.

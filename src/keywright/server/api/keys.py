@@ -95,6 +95,16 @@ class Together(Body):
     keys: list[str] = Field(min_length=1, max_length=LONGEST_PAGE)
 
 
+class Import(Body):
+    """Keys of an earlier system. An item has its credential, as ``token`` or ``hash``, and what a creation takes."""
+
+    keyspace: str | None = None
+    account: str | None = None
+    environment: str | None = None
+    dry_run: bool = False
+    items: list[dict[str, Any]] = Field(min_length=1, max_length=LONGEST_PAGE)
+
+
 class Pause(Body):
     """For how long a key is stopped; without, until it is enabled."""
 
@@ -169,6 +179,13 @@ def several(body: Together, caller: Writes, opened: Opened, response: Response) 
     """Change several in one transaction. One that is not there, or cannot be changed so, is passed over and named."""
     uncached(response)
     return shown.several(opened.keys.several(body.act, body.keys, actor=caller.actor, reach=caller.reach))
+
+
+@router.post("/import")
+def import_keys(body: Import, caller: Writes, opened: Opened, response: Response) -> dict[str, Any]:
+    """Make keys of credentials that an earlier system made, which go on working. What cannot be is refused by itself."""
+    uncached(response)
+    return shown.imported(opened.keys.import_(**dict(body), actor=caller.actor, reach=caller.reach))
 
 
 @router.get("/{key_id}")

@@ -332,9 +332,9 @@ def sentence(space: Keyspace, access: str | None, scopes: Sequence[str]) -> str:
 
 
 def spellings(space: Keyspace) -> frozenset[str]:
-    """The spellings that the keyspace's schemes use of a secret: what a key's hint is shown of."""
+    """The spellings that the keyspace's schemes use of a secret, and those of none: what a key's hint is shown of."""
     pairs = {SCHEMES[scheme].carries_pair for scheme in space.schemes}
-    return frozenset("secret" if pair else "token" for pair in pairs)
+    return frozenset("secret" if pair else "token" for pair in pairs) | {"imported"}
 
 
 def label(space: Keyspace, name: str) -> str:
