@@ -45,6 +45,7 @@ NEVER = {
     "POST /v1/people/{person_id}/dismiss",  # an operator
     "POST /v1/webhooks/{webhook_id}/verify",  # the challenge that the address was sent
     "POST /v1/leaks/github",  # nobody signs
+    "POST /v1/keys/import",  # a keyspace must be named
     "GET /.well-known/security.txt",  # no contact is set
     "GET /authz/forward/{gate}",  # no proxy asks
     "GET /authz/nginx/{gate}",
