@@ -472,7 +472,10 @@ def test_a_value_given_by_itself_is_read_like_one_in_a_header() -> None:
     """A token or a pair handed over without headers passes the same checks."""
     assert isinstance(Presented.of_token(TOKEN.encode()), Presented)
     assert isinstance(Presented.of_pair(ID.encode(), SECRET.encode()), Presented)
-    assert Presented.of_token(TOKEN.encode() + b"\n") == Unproven("invalid", "malformed")
+    unread = Presented.of_token(TOKEN.encode() + b"\n")
+    assert isinstance(unread, Unproven)
+    assert (unread.code, unread.reason) == ("invalid", "malformed")
+    assert TOKEN not in repr(unread)
     assert Presented.of_token(b"") == Unproven("missing", "no_carrier")
     assert Presented.of_pair(ID.encode(), b"") == Unproven("missing", "half_pair")
     assert Presented.of_token(f"{TOKEN},{OTHER}".encode()) == Unproven("ambiguous", "two_credentials")
