@@ -535,8 +535,9 @@ def test_the_order_of_headers_makes_no_difference(headers: list[tuple[bytes, byt
 @given(requests)
 @settings(max_examples=300, deadline=None)
 def test_what_is_not_a_carrier_makes_no_difference(headers: list[tuple[bytes, bytes]]) -> None:
-    """Headers that no accepted scheme uses change nothing, whatever they hold."""
-    reader, others = only("bearer"), [(n, v) for n, v in headers if n != b"authorization"]
+    """Headers that no accepted scheme uses change nothing, whatever they hold, but for those that tell of a browser."""
+    told = (b"authorization", b"origin", b"sec-fetch-site")
+    reader, others = only("bearer"), [(n, v) for n, v in headers if n not in told]
 
     assert reader.read([(b"authorization", f"Bearer {TOKEN}".encode()), *others]) == READER.read(
         [(b"authorization", f"Bearer {TOKEN}".encode())]
