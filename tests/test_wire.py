@@ -3,7 +3,10 @@
 import json
 import re
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,7 @@ from keywright import Keywright
 from keywright.clock import boottime
 from keywright.freshness import FreshnessByLease
 from keywright.server import app as server_app
+from keywright.server.api.description import Described
 from keywright.server.problems import Reply
 from keywright.server.wire import Wire
 from keywright.testing import Clock
@@ -280,3 +284,53 @@ def test_a_connection_that_was_answered_on_the_spot_is_closed_when_it_is_idle(
 
     assert (found, at_once[-1]) == ([200], True)
     assert rung[-1] <= 0  # it was due
+
+
+@pytest.mark.parametrize("part", ["_api", "_console"])
+def test_requests_are_answered_while_what_is_behind_is_made(
+    kw: Keywright, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """The first call of the management API, or of the console, has it made: once, and nobody else waits for that."""
+    begun, answered = threading.Event(), threading.Event()
+    making, made = getattr(server_app, part), []
+
+    def make(*given: object) -> object:
+        made.append(part)
+        begun.set()
+        assert answered.wait(30)
+        return making(*given)
+
+    monkeypatch.setattr(server_app, part, make)
+    first = request("GET", "/docs" if part == "_api" else "/console/sign-in")
+    with served(server(kw)) as port, ThreadPoolExecutor() as callers:
+        waiting = [callers.submit(exchange, port, first)]
+        begun.wait(30)
+        waiting.append(callers.submit(exchange, port, first))
+        alive = exchange(port, LAST)
+        answered.set()
+
+        assert statuses(alive) == [200]
+        assert [statuses(call.result()) for call in waiting] == [[200], [200]]
+    assert made == [part]
+
+
+def test_the_description_is_made_where_nobody_waits_for_it(
+    kw: Keywright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``/openapi.json`` is written in a thread: requests of others are answered meanwhile."""
+    begun, answered = threading.Event(), threading.Event()
+    describe = Described.openapi
+
+    def slowly(self: Described) -> dict[str, Any]:
+        begun.set()
+        assert answered.wait(30)
+        return describe(self)
+
+    monkeypatch.setattr(Described, "openapi", slowly)
+    with served(server(kw)) as port, ThreadPoolExecutor() as callers:
+        waiting = callers.submit(exchange, port, request("GET", "/openapi.json"))
+        begun.wait(30)
+        alive = exchange(port, LAST)
+        answered.set()
+
+        assert (statuses(alive), statuses(waiting.result())) == ([200], [200])
