@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -226,6 +227,36 @@ def test_closing_leaves_nothing_behind(kw: Keywright) -> None:
     kw.close()
     assert not directory.exists()
     assert (used(kw.installation.database), rows(kw.installation.database, "blocks")) == (37, 0)
+
+
+def test_what_is_asked_of_limits_after_the_end_is_answered(kw: Keywright) -> None:
+    """Whoever verifies while an installation is closed is told so; nobody waits for ever, and nothing is held anew."""
+    key = make(kw, limits=["10/day"])
+    call(kw, key)
+    writer = kw.installation.blocks._thread
+    kw.close()
+    late = call(kw, key)[0]
+
+    assert (late.code, kw.installation.blocks._thread, writer.is_alive()) == ("unavailable", None, False)  # type: ignore[union-attr]
+    assert (used(kw.installation.database), rows(kw.installation.database, "blocks")) == (1, 0)
+
+
+def test_nobody_is_forgotten_while_the_installation_is_closed(kw: Keywright) -> None:
+    """Of many threads that ask while another closes each has an answer: it was asked before, or is told."""
+    for _ in range(15):
+        with again(kw) as other:
+            key = make(other, limits=["10/day"])
+            threads = [
+                threading.Thread(target=call, args=(other, key), kwargs={"times": 20, "cost": 0})
+                for _ in range(4)
+            ]
+            for thread in threads:
+                thread.daemon = True
+                thread.start()
+            other.installation.blocks.close()
+            for thread in threads:
+                thread.join(PATIENCE)
+                assert not thread.is_alive()
 
 
 def test_without_a_slot_file_every_call_asks_the_store(kw: Keywright, tmp_path: Path) -> None:

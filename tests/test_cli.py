@@ -572,6 +572,54 @@ def test_debug_shows_where_a_fault_arose(tmp_path: Path) -> None:
     assert "Traceback" in ran(KEYWRIGHT_DEBUG="1").stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("explain",), 1),
+        (("init",), 0),
+        (("keyspaces", "apply", "-"), 1),
+        (("keys", "verify", "--keyspace", "x"), 1),
+    ],
+)
+def test_a_closed_standard_input_is_an_empty_one(
+    tmp_path: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    """Where nothing is there to read from, as under some schedulers, nothing is read: it is no fault of ours."""
+    ended = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, *arguments],
+        cwd=tmp_path,
+        env=surroundings(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+    assert (ended.returncode, "should not happen" in ended.stderr) == (code, False), ended.stderr
+
+
+def test_a_full_disk_says_that_the_answer_is_lost(tmp_path: Path) -> None:
+    """Where the answer cannot be written, whoever asks is told so, and that a key may have been made all the same."""
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [*COMMAND, "keys", "create", "CRM sync", "--quiet"],
+            cwd=tmp_path,
+            env=surroundings(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == (
+        "keywright: the answer cannot be written: No space left on device; what was asked may be done all the "
+        "same"
+    )
+    assert "CRM sync" in run("keys", "list", cwd=tmp_path).stdout
+
+
 def test_a_pipe_that_is_closed_is_no_fault(tmp_path: Path) -> None:
     """A reader that goes away, as ``| head`` does, ends the command without a word."""
     read_end, write_end = os.pipe()

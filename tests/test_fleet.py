@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ from keywright import Keywright
 from keywright.clock import boottime, process_clock
 from keywright.model import Propagation
 from keywright.store import workers
+from keywright.store.postgres_feed import Line
 from keywright.testing import Clock
 from keywright.times import SECOND
 from postgres import SECRET, Proxy
@@ -115,6 +117,43 @@ def test_a_cached_verification_under_a_lease_asks_the_store_nothing(
     assert postgres_kw.verify(bearer(key), **EVERY).code == "ok"
     assert asyncio.run(some()) == {"ok"}
     assert len(asked) == 51
+
+
+@pytest.fixture
+def crowded() -> Iterator[None]:
+    """A process with as many open files as a server with a thousand clients: what it opens next has a high number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2_000), hard))
+    with ExitStack() as opened:
+        while opened.enter_context(Path(os.devnull).open()).fileno() < 1_024:
+            pass
+        yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("crowded")
+def test_a_worker_with_a_thousand_clients_keeps_its_lease(postgres_kw: Keywright) -> None:
+    """However high the numbers of its descriptors are, a worker renews its lease, and not only once."""
+    with again(postgres_kw) as other:
+        until = feed(leased(other)).lease.until
+        eventually(lambda: feed(other).lease.until > until or not feed(other)._thread.is_alive())
+        assert feed(other)._thread.is_alive()
+        assert feed(other)._line._connection.fileno() > 1_023
+
+
+def test_the_feed_goes_on_whatever_fails(postgres_kw: Keywright, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn of the feed that fails in a way that nobody thought of ends that turn alone: the lease is renewed again."""
+    renew, failed = Line.renew, threading.Event()
+
+    def once(line: Line, *confirmed: Any) -> Any:
+        if failed.is_set():
+            return renew(line, *confirmed)
+        failed.set()
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(Line, "renew", once)
+    assert feed(leased(postgres_kw))._thread.is_alive()
+    assert failed.is_set()
 
 
 def test_nothing_is_opened_before_the_first_verification(postgres_kw: Keywright) -> None:

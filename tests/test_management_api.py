@@ -564,6 +564,20 @@ def test_a_misspelt_filter_is_refused(door: Door, caller: dict[str, str], key: I
     assert reply.json["errors"] == [{"path": "acount", "reason": "is not a parameter of this call"}]
 
 
+@pytest.mark.parametrize(
+    "query", ["state=active&state=disabled", "account=globex&limit=1&account=initech", "limit=1&limit=1"]
+)
+def test_a_filter_that_stands_twice_is_refused(
+    door: Door, caller: dict[str, str], key: Issued, query: str
+) -> None:
+    """Of two values of a filter none is left out in silence: the call is 422 and names it. What may be repeated may."""
+    reply = door.get(f"/v1/keys?{query}", caller)
+    is_problem(reply, 422, "invalid_request")
+    assert reply.json["errors"] == [{"path": query.partition("=")[0], "reason": "stands more than once"}]
+
+    assert door.get(f"/v1/usage?keys={key.key.id}&keys={key.key.id}", caller).status == 200
+
+
 # ------------------------------------------------------------------------------------------------- the table of routes
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import again, bearer, make, sql
 from keywright import Keywright
-from keywright.meter import MOST_RESOURCES
+from keywright.meter import MOST_RESOURCES, Meter
 from keywright.model import Ask
 from keywright.schemes import from_mapping
 from keywright.store import usage
@@ -295,6 +295,54 @@ def test_a_long_resource_and_a_long_address_are_cut(kw: Keywright, clock: Clock)
     with reopened(kw, clock) as again:
         ((resource, count),) = counted(again, "resource").items()
     assert (len(resource) <= 200, count) == (True, 2)
+
+
+@pytest.mark.parametrize("address", ["\udcff, 192.0.2.1", "192.0.2.1\0", "\ud800"])
+def test_an_address_that_no_database_takes_stops_no_count(kw: Keywright, clock: Clock, address: str) -> None:
+    """Whatever a host takes for a client's address, that request is counted, and so are those behind it."""
+    key = make(kw)
+    for ip in (address, "192.0.2.7", address):
+        assert kw.verify(bearer(key), **EVERY, ip=ip)
+        assert kw.installation.meter.flush()
+
+    with reopened(kw, clock) as again:
+        assert counted(again, "code") == {"ok": 3}
+        assert (again.keys.get(key.key.id).last_used_ip or "?").startswith(("192.0.2.1", "?"))
+
+
+def test_what_is_asked_of_a_store_that_is_away_is_counted_by_any_database(kw: Keywright) -> None:
+    """A name that nobody could look up reaches the store when it is back, and stops no other count."""
+    meter, now = kw.installation.meter, kw.installation.clock()
+    meter.count(None, "no\0such", "\udcff", "unavailable", None, now)
+    meter.count(None, "every", "production", "invalid", None, now)
+
+    assert meter.flush()
+    assert counted(kw, "code") == {"unavailable": 1, "invalid": 1}
+
+
+def test_the_thread_outlives_whatever_becomes_of_a_batch(
+    kw: Keywright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that fails in a way that nobody thought of is tried again: the thread that carries counts over goes on."""
+    rounds: list[bool] = []
+
+    def aside() -> None:
+        rounds.append(meter.behind)
+        if len(rounds) == 4:
+            meter._stop.set()
+
+    def fail(*_batch: object) -> None:
+        if len(rounds) < 3:
+            raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr("keywright.meter.FLUSH_EVERY", 0)
+    monkeypatch.setattr("keywright.store.usage.add", fail)
+    meter = Meter(kw.installation.database, kw.installation.slots, aside)
+    meter._thread = threading.current_thread()
+    meter.count(None, "every", "production", "invalid", None, kw.installation.clock())
+    meter._run()
+
+    assert rounds == [False, True, True, False]
 
 
 def test_counts_beyond_the_slots_are_counted_all_the_same(

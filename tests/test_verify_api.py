@@ -533,6 +533,28 @@ def test_a_batch_is_checked_before_it_is_answered(door: Door, kw: Keywright, cal
     assert verify(door, caller, question(key)).json["limits"][0]["remaining"] == 0
 
 
+@pytest.mark.parametrize(
+    ("named", "status", "path"),
+    [
+        ({"keyspace": "nope"}, 404, None),
+        ({"environment": "nope"}, 422, "items[2].environment"),
+        ({"environment": None}, 422, "items[2].environment"),
+    ],
+)
+def test_a_batch_that_names_what_is_not_there_charges_nothing(
+    door: Door, kw: Keywright, caller: dict[str, str], named: dict[str, Any], status: int, path: str | None
+) -> None:
+    """One item that names no keyspace, or none of its environments, refuses the batch before a unit of it is taken."""
+    key = make(kw, limits=["credits:2"])
+    items = [question(key), question(key), question(key, **named), question(key, **named)]
+    for _ in range(2):
+        reply = door.json("POST", "/v1/verify/batch", {"items": items}, caller)
+
+        assert reply.status == status
+        assert [wrong["path"] for wrong in reply.json.get("errors", [])] == ([path] if path else [])
+    assert verify(door, caller, question(key)).json["limits"][0]["remaining"] == 1
+
+
 # ------------------------------------------------------------------------------------------------------------ browsers
 
 

@@ -3,7 +3,10 @@
 import json
 import re
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,7 @@ from keywright import Keywright
 from keywright.clock import boottime
 from keywright.freshness import FreshnessByLease
 from keywright.server import app as server_app
+from keywright.server.api.description import Described
 from keywright.server.problems import Reply
 from keywright.server.wire import Wire
 from keywright.testing import Clock
@@ -37,6 +41,25 @@ GET = [("X-Forwarded-Method", "GET"), ("X-Forwarded-Uri", "/things/1?page=2")]
 LAST = request("GET", "/livez")
 #: What differs between two answers to one request, and the word that a connection ends.
 VARIES = re.compile(rb"date: [^\r]*\r\n|connection: close\r\n|req_[0-9a-f]{20}|content-length: [0-9]+\r\n")
+
+
+def as_chunks(whole: bytes) -> bytes:
+    """A request with its body in one chunk."""
+    head, end, body = whole.partition(b"\r\n\r\n")
+    return head + end + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+def conversation(port: int, parts: list[bytes]) -> bytes:
+    """Send the head of a request, and when the server has read it the rest; all that comes back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in parts:
+            connection.sendall(part)
+            exchange(port, LAST)  # a turn of the loop goes by
+        found = b""
+        while more := connection.recv(65536):
+            found += more
+        return found
 
 
 @pytest.fixture
@@ -280,3 +303,90 @@ def test_a_connection_that_was_answered_on_the_spot_is_closed_when_it_is_idle(
 
     assert (found, at_once[-1]) == ([200], True)
     assert rung[-1] <= 0  # it was due
+
+
+WISH = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQAAP__")]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_body_behind_a_wish_for_another_protocol_is_a_body(
+    kw: Keywright, *, chunked: bool, apart: bool
+) -> None:
+    """A request that wishes for HTTP/2, as Java's client does of each, is answered as one; its body is never another."""
+    body = json.dumps({"keyspace": "every", "environment": "production", "token": token(make(kw))}).encode()
+    other = request("GET", "/livez", close=False)
+    said = [*manager(kw).items(), ("Content-Type", "application/json"), *WISH]
+    sent = [request("POST", "/v1/verify", said, body, close=False)]
+    sent += [request("POST", "/v1/verify", said, other, close=False)]
+    if chunked:
+        sent = [one.replace(b"Content-Length", b"X-Length") for one in sent]
+        sent = [one.replace(b"HTTP/1.1", b"HTTP/1.1\r\nTransfer-Encoding: chunked", 1) for one in sent]
+        sent = [as_chunks(one) for one in sent]
+    with served(server(kw)) as port:
+        found = b""
+        for one in sent:
+            head, end, rest = one.partition(b"\r\n\r\n")
+            found += conversation(port, [head + end, rest + LAST] if apart else [one + LAST])
+
+    assert statuses(found) == [200, 200, 400, 200]
+    assert found.count(b'"valid":true,"code":"ok"') == 1
+
+
+def test_wishes_for_another_protocol_are_passed_over(kw: Keywright) -> None:
+    """Without a body too: what stands behind such a request is read, however many there are. There is no CONNECT."""
+    wishing = request("GET", "/livez", WISH, close=False)
+    socketed = request("GET", "/livez", [("Connection", "upgrade"), ("Upgrade", "websocket")], close=False)
+    with served(server(kw)) as port:
+        assert statuses(exchange(port, wishing * 40 + socketed * 40 + LAST)) == [200] * 81
+        assert statuses(exchange(port, b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n" + LAST)) == [400]
+
+
+@pytest.mark.parametrize("part", ["_api", "_console"])
+def test_requests_are_answered_while_what_is_behind_is_made(
+    kw: Keywright, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """The first call of the management API, or of the console, has it made: once, and nobody else waits for that."""
+    begun, answered = threading.Event(), threading.Event()
+    making, made = getattr(server_app, part), []
+
+    def make(*given: object) -> object:
+        made.append(part)
+        begun.set()
+        assert answered.wait(30)
+        return making(*given)
+
+    monkeypatch.setattr(server_app, part, make)
+    first = request("GET", "/docs" if part == "_api" else "/console/sign-in")
+    with served(server(kw)) as port, ThreadPoolExecutor() as callers:
+        waiting = [callers.submit(exchange, port, first)]
+        begun.wait(30)
+        waiting.append(callers.submit(exchange, port, first))
+        alive = exchange(port, LAST)
+        answered.set()
+
+        assert statuses(alive) == [200]
+        assert [statuses(call.result()) for call in waiting] == [[200], [200]]
+    assert made == [part]
+
+
+def test_the_description_is_made_where_nobody_waits_for_it(
+    kw: Keywright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``/openapi.json`` is written in a thread: requests of others are answered meanwhile."""
+    begun, answered = threading.Event(), threading.Event()
+    describe = Described.openapi
+
+    def slowly(self: Described) -> dict[str, Any]:
+        begun.set()
+        assert answered.wait(30)
+        return describe(self)
+
+    monkeypatch.setattr(Described, "openapi", slowly)
+    with served(server(kw)) as port, ThreadPoolExecutor() as callers:
+        waiting = callers.submit(exchange, port, request("GET", "/openapi.json"))
+        begun.wait(30)
+        alive = exchange(port, LAST)
+        answered.set()
+
+        assert (statuses(alive), statuses(waiting.result())) == ([200], [200])

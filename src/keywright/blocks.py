@@ -39,6 +39,8 @@ _NEVER: Final = 2**62
 #: How long a store that did not answer is not asked for what can be decided without it, in seconds.
 _BREATHER: Final = 0.25
 
+_CLOSED: Final = "the installation was closed, and limits cannot be asked any more"
+
 log = logging.getLogger("keywright")
 
 Charge = tuple[str, Limit]  # whose counter, and the limit
@@ -147,6 +149,7 @@ class Blocks:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._starting = threading.Lock()
+        self._closed = False
         self._waiting: queue.SimpleQueue[_Ask | _Refill | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._purses: dict[Counter, Purse] = {}
@@ -192,8 +195,12 @@ class Blocks:
             if spent is not None:
                 future.set_result(spent)
                 return future
-        self._start()
-        self._waiting.put(_Ask(future, record.id, record.limits, cost, now))
+        with self._starting:
+            if self._closed:
+                future.set_exception(Unavailable(_CLOSED))
+                return future
+            self._start()
+            self._waiting.put(_Ask(future, record.id, record.limits, cost, now))
         return future
 
     def _denied(self, purses: Sequence[Purse], cost: int, now: int) -> Spent | None:
@@ -215,9 +222,11 @@ class Blocks:
     # -------------------------------------------------------------------------------------------------- coming, going
 
     def close(self) -> bool:
-        """Finish what is waiting, and give back what is held; whether that could be done."""
-        if self._thread is not None and self._thread.is_alive():
+        """Finish what is waiting, and give back what is held; whether that could be done. The store is not asked any more."""
+        with self._starting:  # whoever asks is before this, and answered, or behind it, and told
+            self._closed = True
             self._waiting.put(None)
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join()
         self._thread = None
         return self._leave([purse for purse in self._purses.values() if purse.holds])
@@ -228,10 +237,8 @@ class Blocks:
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
-            with self._starting:
-                if self._thread is None or not self._thread.is_alive():
-                    self._thread = threading.Thread(target=self._write, name="keywright-spend", daemon=True)
-                    self._thread.start()
+            self._thread = threading.Thread(target=self._write, name="keywright-spend", daemon=True)
+            self._thread.start()
 
     # ---------------------------------------------------------------------------------------------- the writer thread
 

@@ -17,6 +17,7 @@ On PostgreSQL an event loop waits for look-ups too. It decides from memory; wher
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Final, Literal, Protocol, TypeVar
 
@@ -524,6 +525,15 @@ class Engine:
             return find(stale=stale)
         at_hand = AtHand()
         return await self._with(at_hand, partial(find, stale=stale, at_hand=at_hand))
+
+    async def acheck(self, ask: Ask, now: int) -> None:
+        """See that an ask names a keyspace, and an environment of it. Raises ``NotFound`` or ``Invalid``.
+
+        Where the store does not answer nothing is seen, and the verdict will say so.
+        """
+        with suppress(Unavailable):
+            _, compiled = await self.ahead(now, partial(self.compiled, ask.keyspace))
+            environment_of(ask, compiled)
 
     def known(self, name: str, *, stale: bool, at_hand: AtHand | None = None) -> Compiled | None:
         """A keyspace, or ``None`` where there is none; our own is none to anybody outside."""

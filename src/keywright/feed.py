@@ -4,6 +4,7 @@ It starts with the first verification of a process, never at import, and not bef
 holds nobody up: a verification without a lease asks by itself (``freshness``).
 """
 
+import logging
 import os
 import secrets
 import select
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 SWEEP_EVERY: Final = 5 * SECOND
 PAUSE: Final = (0.05, 0.25)  # seconds
 _INHERITED: Final[list[object]] = []
+
+log = logging.getLogger("keywright")
 
 
 class Feed:
@@ -88,6 +91,9 @@ class Feed:
                 self._failures = 0
             except (Trouble, OSError):
                 self._mishap(began)
+            except Exception:  # whatever it was: a thread that ends is not begun again
+                log.exception("the feed of changes failed, and goes on")
+                self._mishap(began)
         self.lease.give_up()
         self._leave()
 
@@ -139,7 +145,9 @@ class Feed:
             patience = leases.CONNECTING if connecting else leases.PATIENCE
             self.lease.failed(began, now, patience=patience, breather=leases.FEED_BREATHER)
         if self._failures > 1:
-            select.select([self._waker], [], [], SystemRandom().uniform(*PAUSE))
+            looking = select.poll()
+            looking.register(self._waker, select.POLLIN)
+            looking.poll(SystemRandom().uniform(*PAUSE) * 1000)
 
     def _hang_up(self) -> None:
         line, self._line = self._line, None

@@ -8,6 +8,7 @@ Refused requests are noted one by one, for the refusal log, and go with them; of
 memory alone: those of a killed worker's last second are not in the log, though they are counted.
 """
 
+import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -39,6 +40,8 @@ _ADDRESSES: Final = 100
 _MOST_KNOWN: Final = 100_000
 _MOST_NOTED: Final = 1_000
 _HOUR: Final = 3600 * SECOND
+
+log = logging.getLogger("keywright")
 
 
 class _Batch(NamedTuple):
@@ -77,7 +80,7 @@ class _Tally:
         self.last = self._words[self._at + 1] = now
 
     def _write(self, address: str | None) -> None:
-        self.address = address
+        address = self.address = _cut(address)
         if self.addresses is None:
             self.addresses = {address}
         elif len(self.addresses) < _ADDRESSES:
@@ -174,7 +177,8 @@ class Meter:
             if tally is not None:
                 self._full.append(tally)
             account_id = "" if key is None else key.account_id
-            of = Counted(key_id, keyspace, environment, account_id, minute, code, named, secret)
+            asked = _cut(keyspace) or "", _cut(environment) or ""  # of an outage: nobody has looked at them
+            of = Counted(key_id, *asked, account_id, minute, code, named, secret)
             tally = self._tallies[where] = _Tally(of, self._slots.counts(self._generation, of))
         return tally
 
@@ -230,6 +234,9 @@ class Meter:
             except Unavailable:
                 self.behind = True
                 return False
+            except Exception:
+                self.behind = True
+                raise
             self._slots.flushed(self._batch)
             self._unsent, self.behind = None, False
             return True
@@ -321,7 +328,10 @@ class Meter:
     def _run(self) -> None:
         self._aside()
         while not self._stop.wait(FLUSH_EVERY):
-            self.flush()
+            try:
+                self.flush()
+            except Exception:  # whatever it was: a thread that ends is not begun again
+                log.exception("what was counted could not be carried over; it is tried again")
             self._aside()
 
 

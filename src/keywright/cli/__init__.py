@@ -7,6 +7,7 @@ does not answer, 4 a fault of Keywright's own, 130 stopped with Ctrl-C.
 import errno
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -17,6 +18,8 @@ from keywright.cli import logs
 from keywright.cli.opening import InOrder, printable
 from keywright.errors import CannotStart, KeywrightError, Unavailable
 
+#: A disk or a quota that is full, where what is said goes to a file.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 #: Every command and where it lives. The help is said here, so that listing them imports nothing.
 COMMANDS = {
     "serve": ("serve", "Serve the verification and management API."),
@@ -82,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debugging = os.environ.get("KEYWRIGHT_DEBUG", "0") not in ("", "0")
     if debugging:
         logs.begin(logging.DEBUG)
+    if sys.stdin is None:  # closed by whoever began this: nothing comes from there
+        sys.stdin = open(os.devnull, encoding="ascii")  # noqa: SIM115, PTH123  # for as long as the process lives
     try:
         ended = keywright.main(
             None if arguments is None else list(arguments), prog_name="keywright", standalone_mode=False
@@ -102,6 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debugging:
             raise
         if isinstance(fault, OSError) and fault.errno == errno.EPIPE:
+            return 1
+        if isinstance(fault, OSError) and fault.errno in _FULL and fault.filename is None:
+            _say(f"the answer cannot be written: {fault.strerror}; what was asked may be done all the same")
             return 1
         _say(f"{type(fault).__name__}: {fault}".splitlines()[0][:300])
         _say("this should not happen; with KEYWRIGHT_DEBUG=1 it says where it did")

@@ -71,19 +71,25 @@ class _Behind:
 
 
 class _Later:
-    """An application, made at its first request."""
+    """An application, made at its first request; in a thread, since verifications do not wait for an import of seconds."""
 
     def __init__(self, make: Callable[[], App], watch: Watch) -> None:
         self._watch = watch
         self._made: App | None = None
         self._make = make
+        self._making = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._made is None:
-            self._made = self._make()
-            if gc.get_freeze_count():  # a server, that has settled in
-                settle_in()
-        await self._made(scope, receive, counted(self._watch, send))
+        made = self._made or await self._prepared()
+        await made(scope, receive, counted(self._watch, send))
+
+    async def _prepared(self) -> App:
+        async with self._making:
+            if self._made is None:
+                self._made = await asyncio.to_thread(self._make)
+                if gc.get_freeze_count():  # a server, that has settled in
+                    settle_in()
+            return self._made
 
 
 def _api(installation: Installation, settings: Settings) -> App:

@@ -217,12 +217,24 @@ class Hot:
         if len(batch.items) > BATCH_ITEMS:
             raise Invalid(f"holds more than {BATCH_ITEMS}", path="items")
         asked = [checked(item, caller.reach, f"items[{place}].") for place, item in enumerate(batch.items)]
+        await self._all_named([ask for ask, _ in asked])
         request_id = scope["keywright.request_id"]
         answers = [
             await self._answer(ask, given, item.url, f"{request_id}.{place}")
             for place, (item, (ask, given)) in enumerate(zip(batch.items, asked, strict=True))
         ]
         await respond_json(scope, send, 200, {"items": answers})
+
+    async def _all_named(self, asks: Sequence[Ask]) -> None:
+        """See that a batch can be answered to its end, before anything of it is charged. Raises what ``_answer`` would."""
+        places: dict[tuple[str, str | None], int] = {}
+        for place, ask in enumerate(asks):
+            places.setdefault((ask.keyspace, ask.environment), place)
+        for place in places.values():
+            try:
+                await self._engine.acheck(asks[place], self._clock())
+            except Invalid as wrong:
+                raise Invalid(wrong.reason, path=f"items[{place}].{wrong.path}") from None
 
     async def _question(
         self, scope: Scope, receive: Receive, send: Send, decode: Callable[[bytes], Asked], limit: int

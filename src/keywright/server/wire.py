@@ -119,6 +119,9 @@ class Wire(Strict):
 
     def on_headers_complete(self) -> None:
         """Keep back a request that may be answered at once: it is whole in a moment, or handed over."""
+        if self.parser.should_upgrade():
+            self.wish()
+            return
         self.weigh()
         path, _, query = self.url.partition(b"?")
         door = None if self._find is None else self._find(path)
@@ -139,6 +142,8 @@ class Wire(Strict):
 
     def on_message_complete(self) -> None:
         """Have a request that is whole answered when all that came with it has been read."""
+        if self._wishful:
+            return
         self.rest()
         if self._door is None:
             super().on_message_complete()
@@ -206,7 +211,6 @@ class Wire(Strict):
             and not self.config.encoded_headers  # the server is leaving: uvicorn closes behind its answers
             and self._answered < MOST_AT_ONCE
             and parser.should_keep_alive()
-            and not parser.should_upgrade()
             and parser.get_http_version() == "1.1"
         )
 

@@ -68,8 +68,12 @@ class Line:
 
     def wait(self, waker: int, seconds: float) -> None:
         """Wait until something is pushed, the descriptor ``waker`` can be read, or time is up."""
-        found, _, _ = select.select([self._connection.fileno(), waker], [], [], seconds)
-        if self._connection.fileno() in found:
+        looking = (
+            select.poll()
+        )  # select() knows no descriptor above 1023, and a server with many clients has only such
+        for descriptor in (self._connection.fileno(), waker):
+            looking.register(descriptor, select.POLLIN)
+        if self._connection.fileno() in dict(looking.poll(seconds * 1000)):
             self._connection.pgconn.consume_input()
             while self._connection.pgconn.notifies():
                 pass

@@ -1,6 +1,6 @@
 """Who calls, and whether they may: what every route asks first."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 from fastapi import Depends, Header, Request
 from pydantic import BaseModel
@@ -65,11 +65,17 @@ def needs(scope: str, *, fresh: bool = False, operator: bool = False) -> Any:
 
 
 def _refuse_unknown(request: Request) -> None:
-    """A filter that is misspelt must not give a list that is not narrowed. Raises ``Invalid``."""
-    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    """A filter that is misspelt, or of which one is left out, must not give another list than was meant. Raises ``Invalid``."""
+    known = {one.alias: one.field_info.annotation for one in request.scope["route"].dependant.query_params}
     for name in request.query_params:
         if name not in known:
             raise Invalid("is not a parameter of this call", path=name[:60])
+        if len(request.query_params.getlist(name)) > 1 and not _is_list(known[name]):
+            raise Invalid("stands more than once", path=name)
+
+
+def _is_list(annotation: Any) -> bool:
+    return any(get_origin(one) is list for one in (annotation, *get_args(annotation)))
 
 
 class Repeatable:

@@ -3,8 +3,9 @@
 from typing import Any, Final
 
 import msgspec
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
 
 from keywright.errors import CODES
 from keywright.server.hot import ANYBODY
@@ -186,7 +187,14 @@ _OWN: Final = {"Problem": _PROBLEM, "Propagation": _PROPAGATION}
 
 
 class Described(FastAPI):
-    """FastAPI with a whole description of what stands on its port."""
+    """FastAPI with a whole description of what stands on its port. It is made, and spelled, in a thread."""
+
+    def setup(self) -> None:
+        """Offer the document: FastAPI's own way would hold up the event loop for as long as it takes to make it."""
+        self.add_route("/openapi.json", self._say, include_in_schema=False)
+
+    def _say(self, _request: Request) -> JSONResponse:
+        return JSONResponse(self.openapi())
 
     def openapi(self) -> dict[str, Any]:
         """The document; made once."""
