@@ -954,16 +954,11 @@ def test_nobody_chooses_a_secret(door: Door, caller: dict[str, str]) -> None:
 # ------------------------------------------------------------------------------------------------------ lists, cursors
 
 
-@pytest.mark.requirement("B-09")
 def test_a_keyspace_that_is_not_there_has_no_list(
     door: Door, kw: Keywright, caller: dict[str, str], key: Issued
 ) -> None:
     """Every call that is narrowed by keyspace answers 404 for one that is not there: an empty list would hide the slip."""
-    asked = [
-        name
-        for name, operation in documented(kw).items()
-        if ("keyspace", "query") in {(one["name"], one["in"]) for one in operation.get("parameters", ())}
-    ]
+    asked = narrowed_by("keyspace", kw)
     assert len(asked) == 7
     for name in asked:
         reply = send(door, name, caller, key, query=f"{ROUTES[name].query}&keyspace=nope".lstrip("&"))
@@ -971,6 +966,30 @@ def test_a_keyspace_that_is_not_there_has_no_list(
         assert reply.json["detail"].capitalize() == "There is no keyspace 'nope'", name
 
 
+def test_an_account_that_is_not_there_has_no_list(
+    door: Door, kw: Keywright, caller: dict[str, str], key: Issued
+) -> None:
+    """Every call that is narrowed by account answers 404 for one that is not there, and 200 for one that is."""
+    asked = [name for name in narrowed_by("account", kw) if name.startswith("GET ")]
+    assert len(asked) == 7
+    for name in asked:
+        query = re.sub("(^|&)account=[^&]*", "", ROUTES[name].query).lstrip("&")
+        reply = send(door, name, caller, key, query=f"{query}&account=nope".lstrip("&"))
+        is_problem(reply, 404, "not_found")
+        assert reply.json["detail"].capitalize() == "There is no account 'nope'", name
+        assert send(door, name, caller, key, query=f"{query}&account=initech".lstrip("&")).status == 200, name
+
+
+def narrowed_by(field: str, kw: Keywright) -> list[str]:
+    """The documented calls that take a field in their query."""
+    return [
+        name
+        for name, operation in documented(kw).items()
+        if (field, "query") in {(one["name"], one["in"]) for one in operation.get("parameters", ())}
+    ]
+
+
+@pytest.mark.requirement("B-09")
 def test_lists_are_narrowed(door: Door, kw: Keywright, caller: dict[str, str]) -> None:
     """A list is narrowed by each field and by a search in name, id, team, application and description."""
     ids = {
@@ -998,8 +1017,9 @@ def test_lists_are_narrowed(door: Door, kw: Keywright, caller: dict[str, str]) -
     assert found("q=" + ids["plain"][-6:].lower()) == {"plain"}
     assert found("q=100%25") == found("q=_odd_") == {"other"}
     assert found("q=%25") == {"other"}
-    assert found("q=nothing") == found("account=nothing") == set()
+    assert found("q=nothing") == set()
     assert door.get("/v1/keys?keyspace=keywright", caller).status == 404
+    assert door.get("/v1/keys?account=keywright", caller).status == 404
     assert found("q=%20%20") == set(ids)
 
 

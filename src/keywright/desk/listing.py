@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from keywright import credential, roles
 from keywright import limits as arithmetic
 from keywright.desk import Desk, cursors, fields, grants
+from keywright.desk.accounts import account_name
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.keyspaces import keyspace_name
 from keywright.errors import Conflict, Exceeds, Forbidden, Invalid, NotFound, Unavailable
@@ -83,8 +84,9 @@ class Listing(Desk):
 
         With ``hygiene``, one of ``hygiene.FINDINGS``, those of which it holds.
 
-        Raises ``Invalid`` for a filter that makes no sense or a cursor of another list, ``NotFound`` for a keyspace that is
-        not there or what is not in reach; with ``hygiene`` ``Unavailable`` where nobody can say when a key was last used.
+        Raises ``Invalid`` for a filter that makes no sense or a cursor of another list, ``NotFound`` for an account or a
+        keyspace that is not there or what is not in reach; with ``hygiene`` ``Unavailable`` where nobody can say when a
+        key was last used.
         """
         if sort not in SORTS:
             raise Invalid(f"is one of {', '.join(SORTS)}", path="sort")
@@ -114,6 +116,7 @@ class Listing(Desk):
         after = None if cursor is None else cursors.read(cursor, narrow, key)
         with self.database.read() as connection:
             keyspace_name(connection, narrow.keyspace, own=reach.management)
+            account_name(connection, narrow.account)
             found = _with_flags(connection, self._found(connection, narrow, now, after, limit + 1))
         more = len(found) > limit
         shown = self._with_last_use(found[:limit])
