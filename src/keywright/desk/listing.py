@@ -252,10 +252,13 @@ def _with_flags(connection: Connection, found: Sequence[Key]) -> list[Key]:
 
 
 def _out_of_rights(connection: Connection, found: Sequence[Key | Outline], _now: int) -> list[str]:
-    """Those of some keys whose maker could not make them today. Keys that are alike are looked at once."""
+    """Those of some keys whose maker could not make them today. Keys that are alike are looked at once.
+
+    One whose row is damaged is passed over: whoever reads it is told.
+    """
     alike: dict[tuple[Any, ...], list[str]] = {}
     for key in found:
-        if key.created_by.startswith("person:"):
+        if key.created_by.startswith("person:") and key.scopes is not None:
             same = key.created_by, key.account, key.keyspace, key.access, key.scopes, key.binding
             alike.setdefault(same, []).append(key.id)
     if not alike:
@@ -282,6 +285,7 @@ def _could_make(person: Person | None, key: Key | Outline, space: Keyspace | Non
     held = next((one for one in person.memberships if one.account == account and one.accepted_at), None)
     if held is None:
         return False
+    assert key.scopes is not None  # or it was passed over
     if space is None:  # a management key
         return set(key.scopes) <= roles.RIGHTS[held.role]
     if held.role not in space.roles.manage:
