@@ -50,7 +50,7 @@ from keywright.integrations import litestar as for_litestar
 from keywright.integrations import starlette as for_starlette
 from keywright.integrations.guard import Caller, Guard, Told
 from keywright.model import Verdict
-from surfaces import Door
+from surfaces import Door, example
 from test_integrations import PREFLIGHT, sent
 
 
@@ -748,6 +748,17 @@ def test_an_application_its_router_and_its_route_charge_once(
     if told:
         rows = kw.installation.usage.report(group="resource").rows
         assert [row.value for row in rows] == ["/api/things"]
+
+
+def test_the_example_is_counted_by_its_whole_routes(kw: Keywright) -> None:
+    """Where another application includes it under a prefix, the resource of a request has that prefix."""
+    app = fastapi.FastAPI()
+    app.include_router(example().build(kw).router, prefix="/v2")
+    headers = bearer(make(kw, keyspace="atfinity", access="all"))
+    headers = {"Authorization": headers["Authorization"].replace("Bearer", "Api-Key")}
+
+    assert TestClient(app).get("/v2/cases", headers=headers).json()["account"] == "globex"
+    assert [row.value for row in kw.installation.usage.report(group="resource").rows] == ["/v2/cases"]
 
 
 def test_a_hosts_own_handler_of_errors_changes_no_refusal(kw: Keywright) -> None:
