@@ -11,69 +11,47 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Security
 
-from keywright import Keywright, Verdict
-
-
-class Refusal(Exception):
-    """A request that may not proceed."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        self.verdict = verdict
+from keywright import Keywright
+from keywright.integrations.fastapi import APIKeyAuth
+from keywright.integrations.guard import Caller
 
 
 def build(kw: Keywright, environment: str = "production") -> FastAPI:
-    """Make the API over an open Keywright."""
+    """Make the API over an open Keywright, which has the keyspaces."""
     app = FastAPI(title="Example host", docs_url=None, redoc_url=None, openapi_url=None)
 
     # ------------------------------------------------------------------------------------------------------ the guard
 
     def guard(keyspace: str, *scopes: str) -> Any:
-        async def check(request: Request) -> Verdict:
-            verdict = await kw.averify(
-                request.scope["headers"],
-                keyspace=keyspace,
-                environment=environment,
-                scopes=scopes,
-                method=request.method,
-                ip=request.client.host if request.client else None,
-                url=request.scope["raw_path"] + b"?" + request.scope["query_string"],
-                resource=request.scope["route"].path,
-            )
-            if not verdict:
-                raise Refusal(verdict)
-            return verdict
-
-        return Depends(check)
-
-    @app.exception_handler(Refusal)
-    async def refuse(_request: Request, refusal: Refusal) -> Response:
-        status, headers, body = kw.answer(refusal.verdict)
-        return Response(body, status, dict(headers))
+        return Security(APIKeyAuth(kw, keyspace=keyspace, environment=environment), scopes=scopes)
 
     # -------------------------------------------------------------------------------------------------------- the API
 
-    def caller(verdict: Verdict) -> dict[str, Any]:
-        key = verdict.key
-        assert key is not None
-        return {"account": key.account, "key": key.id, "environment": key.environment, "access": key.access}
+    def shown(caller: Caller) -> dict[str, Any]:
+        return {
+            "account": caller.account,
+            "key": caller.key_id,
+            "environment": caller.environment,
+            "access": caller.access,
+        }
 
     changed: dict[str, int] = {}
 
-    def write(verdict: Verdict) -> dict[str, Any]:
-        who = caller(verdict)
+    def write(caller: Caller) -> dict[str, Any]:
+        who = shown(caller)
         changed[who["account"]] = changed.get(who["account"], 0) + 1
         return who | {"changes": changed[who["account"]]}
 
-    def read(verdict: Verdict) -> dict[str, Any]:
-        who = caller(verdict)
+    def read(caller: Caller) -> dict[str, Any]:
+        who = shown(caller)
         return who | {"changes": changed.get(who["account"], 0)}
 
-    def listed(verdict: Verdict) -> list[dict[str, Any]]:
-        return [read(verdict) | {"template": name} for name in ("order_confirmed", "order_shipped")]
+    def listed(caller: Caller) -> list[dict[str, Any]]:
+        return [read(caller) | {"template": name} for name in ("order_confirmed", "order_shipped")]
 
-    routes: list[tuple[str, str, str, str, Callable[[Verdict], Any]]] = [
+    routes: list[tuple[str, str, str, str, Callable[[Caller], Any]]] = [
         ("GET", "/v4/account", "partna", "account:read", read),
         ("POST", "/v4/account", "partna", "account:write", write),
         ("GET", "/partners/customer", "fullwhere", "customers:read", read),
@@ -92,9 +70,9 @@ def build(kw: Keywright, environment: str = "production") -> FastAPI:
     return app
 
 
-def _endpoint(answer: Callable[[Verdict], Any], guard: Any) -> Callable[[Verdict], Any]:
-    async def endpoint(verdict: Verdict = guard) -> Any:
-        return answer(verdict)
+def _endpoint(answer: Callable[[Caller], Any], guard: Any) -> Callable[[Caller], Any]:
+    async def endpoint(caller: Caller = guard) -> Any:
+        return answer(caller)
 
     return endpoint
 

@@ -47,6 +47,7 @@ class Variant(NamedTuple):
     renames: bool = True  # no registration, and no sign of life, is like an earlier one
     durable: bool = True  # a renewal outlives a crash of the store
     registers_stale: bool = True  # a worker that may serve without the store says so when it registers
+    tells_gaps: bool = True  # who is behind what was trimmed is told so
 
 
 class Late(NamedTuple):
@@ -104,6 +105,8 @@ class World:
         self._n = 0
         self.frozen_until = 0
         self.changes: list[tuple[int, str, str]] = []
+        self.newest = 0
+        self.gaps_told = 0
         self.rows = dict.fromkeys(KEYS, 0)
         self.registered: dict[str, list[int]] = {}  # confirmed, beat, max_stale
         self.safe: dict[str, list[int]] = {}
@@ -178,7 +181,7 @@ class World:
 
     def commit(self, key: str) -> int:
         """Change a key: numbers are given in the order in which they can be seen. Tell whoever listens."""
-        seq = len(self.changes) + 1
+        self.newest = seq = self.newest + 1
         self.changes.append((seq, "key", key))
         self.rows[key] = seq
         for worker in self.workers:
@@ -192,7 +195,20 @@ class World:
         if own is None:
             return None
         own[0], own[1] = confirmed, beat
-        return self.changes[confirmed:]
+        return self.since(confirmed)
+
+    def since(self, after: int) -> list[tuple[int, str, str]]:
+        """``store.lookup.CHANGES``."""
+        found = [change for change in self.changes if change[0] > after]
+        if self.changes and self.changes[0][0] - 1 > after and self.variant.tells_gaps:
+            self.gaps_told += 1
+            found.append((self.newest, "all", ""))
+        return found
+
+    def trim(self) -> None:
+        """``store.changes.trim``, as hard as can be: nothing is left but the newest, again and again."""
+        self.changes = self.changes[-1:]
+        self.at(self.now + 300 * MS, self.trim)
 
     def register(self, worker: str, confirmed: int, beat: int, max_stale: int) -> None:
         """``store.workers.REGISTER``."""
@@ -244,7 +260,7 @@ class Serving(Process):
         self.cache = Cache(100)
         self.max_stale = world.draw.choice([0, 0, 1500 * MS, 3 * SECOND])
         self.lease = Lease(self.max_stale)
-        self.cache.applied = self.confirmed = len(world.changes)
+        self.cache.applied = self.confirmed = world.newest
         self.pushed = world.draw.random() < 0.8
         self.woken: Callable[[], None] | None = None
         self.registration = name
@@ -353,7 +369,7 @@ class Serving(Process):
         if basis == "ask":
             applied = self.cache.applied
             try:
-                self.cache.apply((yield world.call(self, lambda: world.changes[applied:], ASK_PATIENCE)))
+                self.cache.apply((yield world.call(self, lambda: world.since(applied), ASK_PATIENCE)))
             except Lost:
                 self.lease.failed(now, self.clock(), patience=ASK_PATIENCE, breather=leases.BREATHER)
                 basis = self.lease.without(self.clock())
@@ -488,6 +504,8 @@ def run(seed: int, variant: Variant = SOUND) -> World:
         changing.start(changing.changes())
     troubles(world)
     world.save()
+    if seed % 5 == 3:
+        world.trim()
     world.play()
     return world
 

@@ -109,6 +109,15 @@ def test_a_keyspace_that_is_not_there_is_said(command: Folder, empty: Folder) ->
         assert (ran.code, ran.err) == (1, "keywright: there is no keyspace 'nope'\n")
 
 
+@pytest.mark.parametrize("noun", ["keys", "alerts", "audit", "people", "usage", "webhooks"])
+def test_an_account_that_is_not_there_is_said(command: Folder, noun: str) -> None:
+    """A list of an account that does not exist says so, where an empty one would hide the slip."""
+    listed = (noun,) if noun == "usage" else (noun, "list")
+    ran = command(*listed, "--account", "nope")
+    assert (ran.code, ran.out, ran.err) == (1, "", "keywright: there is no account 'nope'\n")
+    assert command(*listed, "--account", "initech").code == 0
+
+
 def test_the_example_of_that_message_works(command: Folder) -> None:
     """The line that the message shows is accepted as it stands."""
     example = command("keys", "create", "Second", "--keyspace", "gallabox").err

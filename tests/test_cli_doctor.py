@@ -1,5 +1,6 @@
 """``keywright doctor`` and ``keywright config``: what is found, and that looking changes nothing."""
 
+import fcntl
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,9 +51,22 @@ def test_a_well_installation_is_well(one_key: Folder) -> None:
         "clock",
         "audit",
         "keyspaces",
+        "slots",
         "verifying",
     } <= set(found)
     assert one_key("doctor").out.count("\n") == len(one_key("doctor", "--json").json["items"])
+
+
+def test_a_slot_file_that_cannot_be_read_is_named(one_key: Folder) -> None:
+    """No key ends that nobody uses while it is there: whoever wonders why is told which file it is."""
+    directory = one_key.path / "keywright.slots"
+    directory.mkdir(exist_ok=True)
+    damaged = directory / "1-0.slots"
+    with damaged.open("wb", buffering=0) as file:
+        file.write(b"x" * 9_000)
+        fcntl.flock(file, fcntl.LOCK_EX)  # its worker lives
+        found = {item["check"]: item for item in one_key("doctor", "--json").json["items"]}["slots"]
+    assert (found["level"], str(damaged) in found["says"]) == ("error", True)
 
 
 def test_a_database_that_is_missing_stays_missing(empty: Folder) -> None:

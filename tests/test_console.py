@@ -3,6 +3,7 @@
 The pages are those of ``console.ROUTES``: one without an entry in ``PAGES`` fails.
 """
 
+import ast
 import gzip
 import os
 import re
@@ -24,7 +25,7 @@ from keywright.profiles import load, source
 from keywright.roles import RIGHTS, ROLES
 from keywright.server import console
 from keywright.server.callers import csrf_token
-from keywright.server.console import HEADERS
+from keywright.server.console import HEADERS, words
 from keywright.testing import Clock, copied
 from people import PASSWORD, as_person, begin, member
 from surfaces import Door, Reply, manager, server
@@ -849,3 +850,32 @@ def _acts(kw: Keywright, since: int) -> list[tuple[str, str]]:
     """What the trail tells that people did since, oldest first, and to what kind of thing."""
     found = [one for one in kw.installation.trail.list(limit=50).items if one["seq"] > since]
     return [(one["action"], one["target_kind"]) for one in reversed(found)]
+
+
+#: What writes an entry into the trail, and is given an act.
+TELLING = {"tell", "_tell", "_tell_first", "_set", "_changed", "append"}
+ACT = re.compile(
+    r"(account|alert|installation|key|keyspace|link|person|refusal|session|usage|webhook)\.[a-z_]+"
+)
+
+
+def acts() -> set[str]:
+    """Every act that the code writes into the trail: the texts that whatever writes entries is called with."""
+    called = [
+        call
+        for file in Path(words.__file__).parents[2].rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", None) in TELLING
+    ]
+    given = [part for call in called for argument in call.args for part in ast.walk(argument)]
+    texts = {part.value for part in given if isinstance(part, ast.Constant)}
+    made = {"link.setup", "link.invitation", "link.reset"}  # of kinds of links, as they are drawn
+    return made | {text for text in texts if isinstance(text, str) and ACT.fullmatch(text)}
+
+
+def test_every_act_has_its_words() -> None:
+    """What the trail can tell of is told in words, and no words are left over for what nobody does."""
+    found = acts()
+    assert {"key.first_use", "key.create", "webhook.fail"} <= found
+    assert {name for name in found if words.act(name) == name} == set()
+    assert set(words._ACTS) - found == {"refused"}

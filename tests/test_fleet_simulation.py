@@ -18,6 +18,7 @@ SHOWN_BY = {
     "renames": 185,
     "durable": 2271,
     "registers_stale": 0,
+    "tells_gaps": 8,
 }
 
 
@@ -31,6 +32,7 @@ def test_no_success_begins_after_a_change_was_answered() -> None:
     assert sum(world.successes for world in worlds) > 500 * RUNS
     assert sum(world.served_stale for world in worlds) > 10 * RUNS
     assert sum(len(world.answered) for world in worlds) > 5 * RUNS
+    assert sum(world.gaps_told for world in worlds) > RUNS // 10
 
 
 @pytest.mark.security("R-23")

@@ -14,12 +14,13 @@ import pytest
 from child import Child
 from conftest import EVERY as EVERY_SOURCE
 from conftest import again, bearer, make, sql
-from keywright import Invalid, Issued, Keywright, KeywrightError
+from keywright import Invalid, Issued, Keywright, KeywrightError, propagation
 from keywright.cache import Cache
 from keywright.clock import process_clock
 from keywright.engine import AtHand
 from keywright.installation import _leave as leave
-from keywright.model import KeyRecord
+from keywright.model import KeyRecord, Propagation
+from keywright.store import changes
 from keywright.testing import Clock
 from keywright.times import SECOND
 from postgres import SECRET
@@ -34,6 +35,91 @@ EVERY = {"keyspace": "every", "environment": "production"}
 def second(kw: Keywright) -> Keywright:
     """The same installation, opened once more, as another process would."""
     return again(kw)
+
+
+# ------------------------------------------------------------------------------------- announcements that are trimmed
+
+
+def told(kw: Keywright, many: int, now: int = 0) -> list[int]:
+    """Announce that many changes of nobody's, in one transaction; their numbers."""
+    with kw.installation.database.write() as tx:
+        for _ in range(many):
+            changes.note(tx, "account", "nobody", now)
+        newest = changes.newest(tx)
+    return list(range(newest - many + 1, newest + 1))
+
+
+@pytest.mark.security("R-05", "T-27")
+def test_who_missed_what_was_trimmed_forgets_everything(kw: Keywright) -> None:
+    """Another process that is behind the oldest announcement that is left answers nothing from what it remembers."""
+    key, account = make(kw), make(kw, account="initech")
+    database = kw.installation.database
+    with second(kw) as other:
+        assert [other.verify(bearer(one), **EVERY).code for one in (key, account)] == ["ok", "ok"]
+        with database.write() as tx:  # one commit: nobody sees the announcements before they are gone
+            sql(tx, "UPDATE keys SET state = 'invalidated' WHERE id = ?", key.key.id)
+            changes.note(tx, "key", key.key.id, 0)
+            sql(tx, "UPDATE accounts SET state = 'suspended' WHERE username = 'initech'")
+            changes.note(tx, "account", "initech", 0)
+            for _ in range(3):
+                changes.note(tx, "account", "nobody", 0)
+            newest = changes.newest(tx)
+            changes.trim(tx, newest - 1)
+        propagation.follow(database, newest, 0, Propagation())
+
+        found = [other.verify(bearer(one), **EVERY).code for one in (key, account)]
+    assert found == ["invalidated", "account_suspended"]
+
+
+@pytest.mark.security("R-05")
+def test_only_who_may_have_missed_something_is_told_so(kw: Keywright) -> None:
+    """Whoever has acted upon the last that was trimmed, or a later one, is told what is new and no more."""
+    lookup, numbers = kw.installation.lookup, told(kw, 10)
+    with kw.installation.database.write() as tx:
+        changes.trim(tx, numbers[5])
+
+    kinds = {after: [kind for _, kind, _ in lookup.changes(after)] for after in (0, *numbers)}
+    for place, after in enumerate((0, *numbers)):
+        left = ["account"] * min(4, 10 - place)
+        assert sorted(kinds[after]) == left + (["all"] if after < numbers[5] else []), place
+    behind = lookup.changes(0)
+    assert [seq for seq, kind, _ in behind if kind == "all"] == [numbers[-1]]
+
+
+def test_a_day_and_the_newest_are_kept(kw: Keywright, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is older than a day and not among the newest goes, never a younger one before an older, never the last."""
+    monkeypatch.setattr(changes, "KEPT", 5)
+    monkeypatch.setattr(changes, "AT_ONCE", 3)
+    yesterday = told(kw, 20, clock())
+    clock.advance(days=1)
+    kw.installation.upkeep.forget()
+    assert _oldest(kw) < yesterday[0]
+    clock.advance(seconds=1)
+    young = told(kw, 2, clock() - 1)
+    old = told(kw, 1, 0)  # a clock that was put back
+    kw.installation.upkeep.forget()
+    assert _oldest(kw) == yesterday[-2]  # with those that are younger the newest five
+    monkeypatch.setattr(changes, "KEPT", 1)
+    kw.installation.upkeep.forget()
+    assert _oldest(kw) == young[0]
+    clock.advance(days=2)
+    kw.installation.upkeep.forget()
+    kw.installation.upkeep.forget()
+    assert _oldest(kw) == old[0] == kw.installation.lookup.newest()
+
+
+def _oldest(kw: Keywright) -> int:
+    with kw.installation.database.read() as connection:
+        return changes.oldest(connection) or 0
+
+
+def test_of_what_is_no_longer_told_any_key_may_have_changed(kw: Keywright) -> None:
+    """A key that is watched from a number on counts as changed, where not all that came since is left."""
+    numbers = told(kw, 5)
+    with kw.installation.database.write() as tx:
+        assert not changes.since(tx, numbers[0], "a key")
+        changes.trim(tx, numbers[2])
+        assert [changes.since(tx, number, "a key") for number in numbers] == [True, True, False, False, False]
 
 
 # --------------------------------------------------------------------------------------------- what costs nothing

@@ -17,6 +17,7 @@ import litestar
 import msgspec
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import JsonResponse
 from django.test.utils import override_settings
@@ -33,7 +34,7 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
@@ -49,7 +50,7 @@ from keywright.integrations import litestar as for_litestar
 from keywright.integrations import starlette as for_starlette
 from keywright.integrations.guard import Caller, Guard, Told
 from keywright.model import Verdict
-from surfaces import Door
+from surfaces import Door, example
 from test_integrations import PREFLIGHT, sent
 
 
@@ -165,6 +166,192 @@ def test_starlettes_client_sees_the_refusal(kw: Keywright) -> None:
         pass
     assert isinstance(refused.value, WebSocketDisconnect)
     assert refused.value.status_code == 401
+
+
+# --------------------------------------------------------------------------------------------- guards one in another
+
+
+def _asgi_twice(kw: Any) -> Any:
+    inner = asgi.KeywrightMiddleware(_says("inner", []), kw, scopes=["things:read"], **IN)
+    return asgi_client(asgi.KeywrightMiddleware(inner, kw, scopes=["things:read"], **IN))
+
+
+def _wsgi_twice(kw: Any) -> Any:
+    def app(_environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return []
+
+    inner = wsgi.KeywrightMiddleware(app, kw, scopes=["things:read"], **IN)
+    return wsgi_client(wsgi.KeywrightMiddleware(inner, kw, scopes=["things:read"], **IN))
+
+
+def _starlette_twice(kw: Any) -> Any:
+    @for_starlette.requires_scope("things:read")
+    async def things(_request: Any) -> Any:
+        return JSONResponse({})
+
+    guarding = Middleware(for_starlette.KeywrightMiddleware, keywright=kw, **IN)
+    backend = for_starlette.APIKeyBackend(kw, **IN)
+    signing = Middleware(AuthenticationMiddleware, backend=backend, on_error=for_starlette.refuse)
+    part = Mount("/", routes=[Route("/things", things)], middleware=[signing, guarding])
+    return asgi_client(Starlette(routes=[part], middleware=[guarding]))
+
+
+def _fastapi_twice(kw: Any) -> Any:
+    app, router = fastapi.FastAPI(), fastapi.APIRouter(dependencies=[_reading(kw)])
+    router.get("/things", dependencies=[_reading(kw)])(lambda: {"said": True})
+    app.include_router(router)
+    return asgi_client(app)
+
+
+def _reading(kw: Any) -> Any:
+    return fastapi.Security(for_fastapi.APIKeyAuth(kw, **IN), scopes=["things:read"])
+
+
+def _litestar_twice(kw: Any) -> Any:
+    def guarding(app: Any) -> Any:
+        return for_litestar.KeywrightMiddleware(app, kw, **IN)
+
+    @litestar.get("/things", guards=[for_litestar.HasScopes("things:read")])
+    async def things() -> None: ...
+
+    part = litestar.Router("/", route_handlers=[things], middleware=[guarding])
+    return asgi_client(
+        litestar.Litestar([part], middleware=[guarding], openapi_config=None, logging_config=None)
+    )
+
+
+def _flask_twice(kw: Any) -> Any:
+    app, part = flask.Flask("host"), flask.Blueprint("part", "part")
+    auth = for_flask.APIKeyAuth(kw, app, **IN)
+    part.get("/things")(auth.require("things:read")(lambda: {"said": True}))
+    auth.init_app(part)
+    for_flask.APIKeyAuth(kw, part, **IN)
+    app.register_blueprint(part)
+    return wsgi_client(app)
+
+
+def _aiohttp_twice(kw: Any) -> Any:
+    @for_aiohttp.scopes("things:read")
+    async def things(_request: Any) -> aiohttp.web.Response:
+        return aiohttp.web.json_response({})
+
+    app = aiohttp.web.Application(middlewares=[for_aiohttp.api_key_middleware(kw, **IN)])
+    part = aiohttp.web.Application(middlewares=[for_aiohttp.api_key_middleware(kw, **IN)])
+    part.router.add_get("/things", things)
+    app.add_subapp("/part", part)
+    return hosts.aiohttp_client(app)
+
+
+@contextmanager
+def _django_twice(kw: Any) -> Iterator[Any]:
+    @for_django.api_key_required("things:read")
+    def things(_request: Any) -> Any:
+        return JsonResponse({})
+
+    with django_settings(kw, (path("things", things),), DJANGO, DJANGO), wsgi_client(WSGIHandler()) as send:
+        yield send
+
+
+@contextmanager
+def _drf_twice(kw: Any) -> Iterator[Any]:
+    """A view of Django REST framework behind Django's middleware, which does not know what its permissions need."""
+
+    class Things(APIView):
+        authentication_classes = (drf.APIKeyAuthentication,)
+
+        def get(self, _request: Any) -> Any:
+            return RestResponse({})
+
+    with django_settings(kw, (path("things", Things.as_view()),), DJANGO), asgi_client(ASGIHandler()) as send:
+        yield send
+
+
+_TWICE = {
+    "asgi": _asgi_twice,
+    "wsgi": _wsgi_twice,
+    "starlette": _starlette_twice,
+    "fastapi": _fastapi_twice,
+    "litestar": _litestar_twice,
+    "flask": _flask_twice,
+    "aiohttp": _aiohttp_twice,
+    "django": _django_twice,
+    "drf": _drf_twice,
+}
+
+
+@pytest.mark.parametrize("framework", _TWICE)
+def test_a_request_is_asked_about_once_however_many_guard_it(framework: str, kw: Keywright) -> None:
+    """Of an application and of a part of it: one question and one charge, and whoever may not is refused by either."""
+    scopes = {} if framework == "drf" else {"access": "restricted", "scopes": ["things:read"]}
+    made, lacking = (
+        make(kw, limits=["1/day"], **scopes),
+        make(kw, access="restricted", scopes=["things:write"]),
+    )
+    target = "/part/things" if framework == "aiohttp" else "/things"
+    watched = Watched(kw)
+
+    with _TWICE[framework](watched) as send:
+        assert send("GET", target, sent(lacking)).status == 403
+        watched.verdicts.clear()
+        assert send("GET", target, sent(made)).status == 200
+        assert [verdict.code for verdict in watched.verdicts] == ["ok"]
+        assert send("GET", target, sent(made)).status == 429
+
+
+@pytest.mark.security("T-64")
+def test_what_a_guard_further_in_asks_besides_is_held_and_not_charged(kw: Keywright) -> None:
+    """A scope that the outer guard did not ask for must be held all the same; the request is charged once."""
+    ran: Ran = []
+    watched = Watched(kw)
+    inner = asgi.KeywrightMiddleware(_says("inner", ran), watched, scopes=["things:write"], **IN)
+    app = asgi.KeywrightMiddleware(inner, watched, **IN)
+    whole, reads = make(kw, limits=["1/day"]), make(kw, access="read_only")
+
+    with asgi_client(app) as send:
+        assert (send("GET", "/", sent(reads)).status, ran) == (403, [])
+        watched.verdicts.clear()
+        assert (send("GET", "/", sent(whole)).status, ran) == (200, ["inner"])
+        assert [verdict.asked for verdict in watched.verdicts] == [(), ("things:write",)]
+        assert send("GET", "/", sent(whole)).status == 429
+
+
+@pytest.mark.security("T-64")
+def test_a_part_that_asks_what_a_key_may_do_is_not_opened_by_who_it_is(kw: Keywright) -> None:
+    """Where the application asks only who calls, a blueprint's guard that asks by method refuses a restricted key."""
+    app, part = flask.Flask("host"), flask.Blueprint("part", "part", url_prefix="/part")
+    for_flask.APIKeyAuth(kw, app, authenticate_only=True, **IN)
+    for_flask.APIKeyAuth(kw, part, **IN)
+    app.add_url_rule("/", view_func=lambda: "", endpoint="own")
+    part.add_url_rule("/", view_func=lambda: "", endpoint="own")
+    app.register_blueprint(part)
+    key = reader(kw)
+
+    with wsgi_client(app) as send:
+        assert [send("GET", target, sent(key)).status for target in ("/", "/part/")] == [200, 403]
+
+
+@pytest.mark.security("T-64")
+@pytest.mark.parametrize(
+    "changed",
+    [{"method": "POST"}, {"raw_path": b"/other"}, {"client": ("192.0.2.1", 1)}, {"headers": []}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_another_request_than_was_let_in_is_asked_about(changed: dict[str, Any], kw: Keywright) -> None:
+    """Where the method, the path, the headers or the address was changed behind a guard, the next one asks anew."""
+    ran: Ran = []
+    inner = asgi.KeywrightMiddleware(_says("inner", ran), kw, **IN)
+
+    async def changing(scope: Any, receive: Any, send: Any) -> None:
+        await inner(scope | changed, receive, send)
+
+    key = make(kw, access="read_only", allowed_ips=[f"{hosts.PEER}/32"], limits=["1/day"])
+    with asgi_client(asgi.KeywrightMiddleware(changing, kw, **IN)) as send:
+        status = send("GET", "/", sent(key)).status
+    assert (status, ran) == (
+        {"method": 403, "raw_path": 429, "client": 403, "headers": 401}[next(iter(changed))],
+        [],
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ ASGI and WSGI
@@ -561,6 +748,17 @@ def test_an_application_its_router_and_its_route_charge_once(
     if told:
         rows = kw.installation.usage.report(group="resource").rows
         assert [row.value for row in rows] == ["/api/things"]
+
+
+def test_the_example_is_counted_by_its_whole_routes(kw: Keywright) -> None:
+    """Where another application includes it under a prefix, the resource of a request has that prefix."""
+    app = fastapi.FastAPI()
+    app.include_router(example().build(kw).router, prefix="/v2")
+    headers = bearer(make(kw, keyspace="atfinity", access="all"))
+    headers = {"Authorization": headers["Authorization"].replace("Bearer", "Api-Key")}
+
+    assert TestClient(app).get("/v2/cases", headers=headers).json()["account"] == "globex"
+    assert [row.value for row in kw.installation.usage.report(group="resource").rows] == ["/v2/cases"]
 
 
 def test_a_hosts_own_handler_of_errors_changes_no_refusal(kw: Keywright) -> None:

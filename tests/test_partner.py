@@ -1,4 +1,4 @@
-"""Reports of GitHub's secret scanning: signed or refused, written down before the answer, seen to once."""
+"""Reports of GitHub's and GitLab's: proven or refused, written down before the answer, seen to once."""
 
 import base64
 import json
@@ -15,10 +15,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from conftest import again, bearer, make
 from keywright import Invalid, Issued, Keywright, Unavailable
 from keywright.credential import new_id, new_secret, spell_token
+from keywright.desk.leaks import MOST_OF_SCANNERS, MOST_TOKENS
 from keywright.errors import CannotStart, Forged
+from keywright.profiles import MANAGEMENT_SCOPES
+from keywright.scanners import rules
 from keywright.server.hot import BATCH_LIMIT
 from keywright.server.partner import BELIEVED, PAUSE, Partner, read_matches
-from surfaces import Door, Reply, configured, server
+from keywright.testing import Clock
+from people import as_person, begin
+from surfaces import Door, Reply, configured, manager, server
 
 pytestmark = pytest.mark.stores
 
@@ -334,3 +339,114 @@ def test_a_place_that_is_no_address_is_left_out(
     (alert,) = kw.installation.alerts.list(key=key.key.id).items
     assert alert.evidence["urls"] == []
     assert read_matches(b'[{"token": "x", "type": 5}]')[0].type == ""
+
+
+# -------------------------------------------------------------------------------------------------------------- GitLab
+
+REVOKE = "/v1/revoke_tokens"
+
+
+@pytest.fixture
+def gitlab(kw: Keywright) -> dict[str, str]:
+    """The headers of a GitLab of one's own: a management key that can do nothing else."""
+    return manager(kw, "leaks:report")
+
+
+def revoked(*tokens: str, **more: Any) -> list[dict[str, Any]]:
+    """What it reports."""
+    found = {"type": "gitleaks_rule_id_every-api-key", "location": "https://gitlab.example/x/-/blob/z/a.py"}
+    return [found | {"token": token} | more for token in tokens]
+
+
+@pytest.mark.security("S-06")
+def test_gitlab_is_told_the_kinds_that_its_scanner_finds(
+    kw: Keywright, door: Door, gitlab: dict[str, str]
+) -> None:
+    """The types are the ids of the rules for gitleaks; a key of one keyspace is told of that one's."""
+    spaces = [one.keyspace for one in kw.keyspaces.list()]
+    told = door.get("/v1/revocable_token_types", gitlab)
+
+    assert (told.status, set(told.json)) == (200, {"types"})
+    assert told.json["types"] == [f"gitleaks_rule_id_{rule.id}" for rule in rules(spaces)]
+    assert "gitleaks_rule_id_every-api-key" in told.json["types"]
+    bound = door.get("/v1/revocable_token_types", manager(kw, "leaks:report", keyspace="every")).json["types"]
+    assert {"gitleaks_rule_id_every-api-key", "gitleaks_rule_id_every-api-secret"} <= set(bound)
+    assert not [kind for kind in bound if "partna" in kind]
+
+
+@pytest.mark.security("S-06", "S-03")
+def test_what_gitlab_reports_is_seen_to_once(kw: Keywright, door: Door, gitlab: dict[str, str]) -> None:
+    """204 says that it is written down; however often it comes, the key is stopped once, and told of once."""
+    kw.keyspaces.apply(
+        kw.keyspaces.get("every").source.replace(
+            'title = "Every"', 'title = "Every"\nleaks = "invalidate"', 1
+        )
+    )
+    key, other = make(kw), make(kw)
+    for _ in range(3):
+        reply = door.json("POST", REVOKE, revoked(token(key), token(key), type="of no kind"), gitlab)
+        assert (reply.status, reply.body, reply.get("cache-control")) == (204, b"", "no-store")
+        kw.installation.lookout.round()
+
+    assert kw.verify(bearer(key), **EVERY).code == "invalidated"
+    assert kw.verify(bearer(other), **EVERY)
+    trail = [one["action"] for one in kw.installation.trail.list(target=key.key.id).items]
+    assert trail.count("key.leaked") == trail.count("key.invalidate") == 1
+    (alert,) = kw.installation.alerts.list(key=key.key.id).items
+    assert alert.evidence["urls"] == ["https://gitlab.example/x/-/blob/z/a.py"]
+
+
+@pytest.mark.security("S-06")
+def test_gitlab_is_told_nothing_of_what_it_reports(
+    kw: Keywright, door: Door, gitlab: dict[str, str], key: Issued
+) -> None:
+    """What is ours, what only looks so, and what is no token have one answer, to the byte."""
+    strange = [spell_token(key.key.id, new_secret()), token(key)[:-1], "x", "é", token(key)]
+    replies = [door.json("POST", REVOKE, revoked(one, location="no address"), gitlab) for one in strange]
+    said = {(reply.status, reply.body, frozenset(name for name, _ in reply.headers)) for reply in replies}
+    assert len(said) == 1
+    assert door.json("POST", REVOKE, [5, {}, {"token": ""}, *revoked(token(key))], gitlab).status == 204
+
+
+@pytest.mark.security("S-06")
+def test_what_gitlab_must_not_send_again_is_400(door: Door, gitlab: dict[str, str]) -> None:
+    """What is no list of tokens, has none, or has more than a report may have."""
+    for body in ({}, [], "text", [5, {}], revoked(*["x"] * (MOST_TOKENS + 1))):
+        reply = door.json("POST", REVOKE, body, gitlab)
+        assert (reply.status, reply.code) == (400, "bad_json"), str(body)[:60]
+    for raw in (b"", b"[", b"[" * 5000):
+        reply = door.send("POST", REVOKE, gitlab | {"Content-Type": "application/json"}, raw)
+        assert (reply.status, reply.code) == (400, "bad_json"), raw[:60]
+    assert door.json("POST", REVOKE, revoked(*["x"] * MOST_TOKENS), gitlab).status == 204
+
+
+@pytest.mark.security("S-06", "H-02")
+def test_only_who_may_report_is_heard(kw: Keywright, door: Door, key: Issued) -> None:
+    """Nobody, a customer's key, every other scope and every role are refused, and nothing is written down."""
+    others = manager(kw, *sorted(set(MANAGEMENT_SCOPES) - {"leaks:report"}))
+    told = [
+        (door.json("POST", REVOKE, revoked(token(key)), headers).status)
+        for headers in ({}, bearer(key), others, as_person(kw, begin(kw, "owner")))
+    ]
+    assert told == [401, 401, 403, 403]
+    kw.installation.lookout.round()
+    assert kw.installation.alerts.list(rule="leaked").items == ()
+
+
+@pytest.mark.security("S-06")
+def test_gitlab_comes_again_later_where_it_came_too_often(
+    kw: Keywright, door: Door, gitlab: dict[str, str], key: Issued, clock: Clock
+) -> None:
+    """429 with when, by the scanner and not by its address; after an hour its reports are taken again."""
+    other, whole = manager(kw, "leaks:report"), revoked(token(key))
+    for _ in range(MOST_OF_SCANNERS):
+        kw.installation.leaks.revoke([("x", None)], scanner=_id_of(gitlab))
+    reply = door.json("POST", REVOKE, whole, gitlab)
+    assert (reply.status, reply.code, reply.get("retry-after")) == (429, "rate_limited", "3600")
+    assert door.json("POST", REVOKE, whole, other).status == 204
+    clock.advance(hours=1)
+    assert door.json("POST", REVOKE, whole, gitlab).status == 204
+
+
+def _id_of(headers: dict[str, str]) -> str:
+    return headers["Authorization"].partition(" ")[2].rpartition("_")[0]

@@ -17,9 +17,12 @@ from conftest import bearer, make, sql
 from keywright import Keywright, Unavailable
 from keywright.credential import mac
 from keywright.keyring import Keyring
+from keywright.model import Actor
 from keywright.store import audit, lookup
 from keywright.store import db as databases
 from keywright.store.db import Database
+from keywright.testing import Clock
+from people import member
 
 pytestmark = pytest.mark.stores
 
@@ -528,6 +531,28 @@ def test_a_damaged_row_in_a_list_is_said_with_its_id(kw: Keywright) -> None:
     with pytest.raises(Unavailable, match=bad.key.id):
         kw.keys.get(bad.key.id)
     assert len(kw.keys.list(account="initech").items) == 1
+
+
+@pytest.mark.security("T-47", "R-36")
+@pytest.mark.parametrize("finding", ["maker_lost_rights", "unused", "all_access"])
+@pytest.mark.parametrize("column", ["scopes", "binding"])
+def test_a_damaged_row_hides_no_other_from_hygiene(
+    kw: Keywright, clock: Clock, finding: str, column: str
+) -> None:
+    """What is found among the keys is found beside one that cannot be read, wherever that one is no finding itself."""
+    owner = member(kw, "owner")
+    actor = Actor("person", owner.id)
+    found = make(kw, access="all", actor=actor).key.id
+    clock.advance(seconds=1)
+    bad = make(kw, access="restricted", scopes=["things:read"], actor=actor)
+    clock.advance(days=31)
+    kw.verify(bearer(bad), **EVERY, scopes=["things:read"])
+    kw.installation.meter.settle()
+    kw.installation.people.change_role(owner.id, account="globex", role="analyst")
+    with kw.installation.database.write() as tx:
+        sql(tx, f"UPDATE keys SET {column} = '[' WHERE id = ?", bad.key.id)
+
+    assert [key.id for key in kw.keys.list(hygiene=finding).items] == [found]
 
 
 def test_a_damaged_keyspace_stops_its_own_keys_only(kw: Keywright) -> None:

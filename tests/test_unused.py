@@ -311,6 +311,34 @@ def test_a_damaged_slot_file_is_no_empty_one(kw: Keywright, key: Issued) -> None
         damaged.unlink()
 
 
+def test_that_nothing_ends_for_want_of_a_slot_file_is_said_once(
+    kw: Keywright,
+    key: Issued,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not each minute; and again where it was mended in between."""
+    watched(kw, clock)
+    clock.advance(microseconds=WATCHED)
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(Slots, "counting", unreadable)
+            for _ in range(3):
+                with pytest.raises(Unavailable):
+                    kw.installation.unused.round()
+                clock.advance(minutes=1)
+        said = [record.getMessage() for record in caplog.records if "nobody uses" in record.getMessage()]
+        caplog.clear()
+        assert [("the disk is broken" in one, "again" in one) for one in said] == [(True, False)]
+        monkeypatch.setattr(kw.installation.unused, "_tried", lambda *_: False)
+        kw.installation.unused.round()
+        assert [record.getMessage() for record in caplog.records if "read again" in record.getMessage()] != []
+        caplog.clear()
+        watched(kw, clock)
+        clock.advance(microseconds=WATCHED)
+
+
 def test_one_that_fails_stops_no_other(kw: Keywright, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that cannot be ended, or read, is left, and the others end."""
     policy(kw)

@@ -198,7 +198,7 @@ class Cache:
             self._absent[key_id] = now + ABSENT_FOR
 
     def apply(self, changes: Iterable[tuple[int, str, str]]) -> None:
-        """Forget what changes name: ``(seq, kind, ref)``, oldest first."""
+        """Forget what changes name: ``(seq, kind, ref)``, oldest first; everything, where one is of kind ``all``."""
         with self._lock:
             for seq, kind, ref in changes:
                 if kind == "key":
@@ -208,6 +208,8 @@ class Cache:
                     self._appears(bytes.fromhex(ref))
                 elif kind == "account":
                     self._forget_where("account_id", ref)
+                elif kind == "all":
+                    self._forget_all()
                 else:
                     self._keyspaces.pop(ref, None)
                     self._gates.clear()
@@ -217,12 +219,15 @@ class Cache:
     def forget(self, newest: int) -> None:
         """Forget everything, and begin from a change that is older than the newest acted upon: the store was put back."""
         with self._lock:
-            for known in (
-                self._entries, self._proofs, self._tags, self._absent, self._keyspaces, self._gates,
-            ):  # fmt: skip
-                known.clear()
-            self._roll = self._whole = None
+            self._forget_all()
             self.applied = newest
+
+    def _forget_all(self) -> None:
+        for known in (
+            self._entries, self._proofs, self._tags, self._absent, self._keyspaces, self._gates,
+        ):  # fmt: skip
+            known.clear()
+        self._roll = self._whole = None
 
     def before_fork(self) -> None:
         """Let no child inherit the lock in the hands of a thread that it does not have."""

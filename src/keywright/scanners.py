@@ -15,6 +15,10 @@ from keywright.model import Keyspace
 _SECRET: Final = "[0-9A-Za-z]{32}[0-4][0-9A-Za-z]{5}"  # noqa: S105  # the shape of one
 
 
+#: What GitLab calls a kind of credential that a rule of gitleaks finds.
+_GITLAB: Final = "gitleaks_rule_id_"
+
+
 class Rule(NamedTuple):
     """What to look for, and texts of which one stands wherever it does."""
 
@@ -37,6 +41,11 @@ def rules(spaces: Iterable[Keyspace]) -> list[Rule]:
             )
             found.append(secret)
     return found
+
+
+def gitlab_types(spaces: Iterable[Keyspace]) -> list[str]:
+    """The kinds of credentials that GitLab may report: those that its scanner finds by the rules of ``gitleaks``."""
+    return [f"{_GITLAB}{rule.id}" for rule in rules(spaces)]
 
 
 def _token(name: str, title: str, prefix: str, codes: list[str], letter: str) -> Rule:
@@ -92,4 +101,4 @@ WRITERS: Final[dict[str, Callable[[Iterable[Keyspace]], str]]] = {
     "trufflehog": trufflehog,
 }
 
-__all__ = ["WRITERS", "Rule", "gitleaks", "rules", "trufflehog"]
+__all__ = ["WRITERS", "Rule", "gitlab_types", "gitleaks", "rules", "trufflehog"]

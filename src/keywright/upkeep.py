@@ -13,7 +13,7 @@ from typing import Final
 from keywright.errors import Unavailable
 from keywright.layout import Found
 from keywright.slots import Dead, Slots
-from keywright.store import spend, usage
+from keywright.store import changes, spend, usage
 from keywright.store.db import Database
 from keywright.store.spend import Counter
 from keywright.times import DAY, SECOND
@@ -87,10 +87,13 @@ class Upkeep:
     def forget(self) -> int:
         """Remove what limits whose time is over have taken, and the marks of workers long gone; how many there were.
 
+        Announcements of changes go too, but for a day's, and the newest 100,000.
+
         Raises ``Unavailable``.
         """
         self._give_up_for_lost()
         now, gone = self._clock(), 0
+        self._trim(now)
         for _ in range(_ROUNDS):
             with self._database.write("spend") as tx:
                 some = spend.forget(tx, now)
@@ -99,6 +102,15 @@ class Upkeep:
                 break
         with self._database.write("usage") as tx:
             return gone + usage.forget_marks(tx, now - spend.OLD)
+
+    def _trim(self, now: int) -> None:
+        for _ in range(_ROUNDS):
+            with self._database.read() as connection:
+                last = changes.outlived(connection, now - DAY * SECOND)
+            if last is None:
+                return
+            with self._database.write() as tx:
+                changes.trim(tx, last)
 
     def _see_to(self, dead: Dead) -> None:
         found = dead.found or Found(dead.worker, "", {}, {})

@@ -148,6 +148,7 @@ def _installation(installation: "Installation") -> Iterator[Finding]:
         ("keyspaces", _keyspaces),
         ("peppers", _peppers),
         ("workers", _workers),
+        ("slots", _slots),
         ("e-mail", _mail),
         ("webhooks", _webhooks),
         ("alerts", _alerts),
@@ -203,6 +204,11 @@ def _verifying(installation: "Installation") -> str:
     if verdict.code != "invalid":
         raise CannotStart(f"an unknown key was answered {verdict.code}: {verdict.reason}")
     return f"an unknown key is refused, in {installation.clock() - before} µs"
+
+
+def _slots(installation: "Installation") -> str:
+    waiting = len(installation.slots.counting())  # one that cannot be read is said, by its path
+    return f"{len(installation.slots.names())} files, each readable; uses of {waiting} keys wait there for the store"
 
 
 def _mail(installation: "Installation") -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from keywright import credential, limits
@@ -122,6 +123,18 @@ class Accounts(Desk):
         after = accounts.get(change.tx, before.username)
         assert after is not None
         return msgspec.structs.replace(after, propagation=change.travelled)
+
+
+def account_name(connection: Connection, username: str | None, *, own: bool = False) -> str | None:
+    """The username that a list is narrowed to; ours only where it has ``own``. Raises ``NotFound``."""
+    if not (own and username == MANAGEMENT):
+        account_id(connection, username)
+    return username
+
+
+def account_id(connection: Connection, username: str | None) -> str | None:
+    """The id of the account of a username. Raises ``NotFound``."""
+    return None if username is None else _covered(accounts.get(connection, username), username, EVERYTHING).id
 
 
 def _covered(found: Account | None, username: str, reach: Reach) -> Account:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from keywright import credential, events, misuse
 from keywright.desk import LIBRARY, Desk, cursors, messages
+from keywright.desk.accounts import account_name
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.keyspaces import keyspace_name
 from keywright.desk.mails import Mails
@@ -63,7 +64,8 @@ class Alerts(Desk):
     ) -> Page:
         """Those in reach, newest first.
 
-        Raises ``Invalid``, ``NotFound`` for a keyspace that is not there or what is not in reach, or ``Forbidden``.
+        Raises ``Invalid``, ``NotFound`` for an account or a keyspace that is not there or what is not in reach, or
+        ``Forbidden``.
         """
         for name, value, known in (
             ("state", state, STATES),
@@ -76,8 +78,9 @@ class Alerts(Desk):
             raise Invalid(f"is from 1 to {LONGEST_PAGE}", path="limit")
         with self.database.read() as connection:
             keyspace = keyspace_name(connection, reach.needs("keyspace", keyspace), own=True)
+            account = account_name(connection, reach.needs("account", account), own=True)
         narrow = Narrow(
-            account=reach.needs("account", account),
+            account=account,
             keyspace=keyspace,
             environment=reach.needs("environment", environment),
             key_id=key,

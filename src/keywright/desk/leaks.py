@@ -28,9 +28,10 @@ from keywright.store.leaks import Leak
 from keywright.throttle import source_of
 from keywright.times import SECOND
 
-#: Tokens of one report, and reports of one source in an hour.
+#: Tokens of one report, and reports of one source in an hour: of an address, and of a scanner with a management key.
 MOST_TOKENS: Final = 1000
 MOST_REPORTS: Final = 60
+MOST_OF_SCANNERS: Final = 600
 _HOUR: Final = 3600 * SECOND
 LONGEST_URL: Final = 500
 REPORTS: Final = Actor("system", "leaks")
@@ -67,14 +68,28 @@ class Leaks(Desk):
             raise Invalid(f"are from 1 to {MOST_TOKENS}", path="tokens")
         found = _place(url)
         now = self.clock()
-        with self.database.write("usage") as tx:
-            many, since = leaks.report(tx, source_of(source), now, _HOUR)
-        if many > MOST_REPORTS:
-            wait = max(1, -(-(since + _HOUR - now) // SECOND))
-            raise Throttled(
-                wait, f"One address may report {MOST_REPORTS} times an hour; wait {wait} seconds."
-            )
+        self._admit(source_of(source), MOST_REPORTS, "address", now)
         self._take([(token, found) for token in dict.fromkeys(tokens)], now)
+
+    def revoke(self, found: Sequence[tuple[str, str | None]], *, scanner: str) -> None:
+        """Take what a scanner of one's own has found: tokens, and where. ``scanner`` is whose management key reports.
+
+        It is written down before this returns, and says nothing of what it was about; what is done then, the keyspaces say.
+        Raises ``Invalid``, ``Throttled`` or ``Unavailable``, none of them for what the tokens are.
+        """
+        if not 1 <= len(found) <= MOST_TOKENS:
+            raise Invalid(f"are from 1 to {MOST_TOKENS}", path="tokens")
+        now = self.clock()
+        self._admit(f"scanner:{scanner}", MOST_OF_SCANNERS, "scanner", now)
+        self._take([(token, _place_or_none(url)) for token, url in found], now)
+
+    def _admit(self, source: str, most: int, kind: str, now: int) -> None:
+        """Count a report of a source. Raises ``Throttled`` where there were as many as an hour may have."""
+        with self.database.write("usage") as tx:
+            many, since = leaks.report(tx, source, now, _HOUR)
+        if many > most:
+            wait = max(1, -(-(since + _HOUR - now) // SECOND))
+            raise Throttled(wait, f"One {kind} may report {most} times an hour; wait {wait} seconds.")
 
     def matched(self, found: Sequence[tuple[str, str | None]]) -> Sequence[bool]:
         """Take what a partner has found, whose signature was proven: tokens, and where; which of them are ours.
@@ -175,4 +190,4 @@ def _finding(at: int, urls: Sequence[str], key: Key, policy: str, found: Sequenc
     return raised if found[-1] == 1 else raised._replace(about=f"{key.id}, secret {found[-1]}")
 
 
-__all__ = ["MOST_REPORTS", "MOST_TOKENS", "Leaks"]
+__all__ = ["MOST_OF_SCANNERS", "MOST_REPORTS", "MOST_TOKENS", "Leaks"]

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from keywright import credential, roles
 from keywright import limits as arithmetic
 from keywright.desk import Desk, cursors, fields, grants
+from keywright.desk.accounts import account_name
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.keyspaces import keyspace_name
 from keywright.errors import Conflict, Exceeds, Forbidden, Invalid, NotFound, Unavailable
@@ -83,8 +84,9 @@ class Listing(Desk):
 
         With ``hygiene``, one of ``hygiene.FINDINGS``, those of which it holds.
 
-        Raises ``Invalid`` for a filter that makes no sense or a cursor of another list, ``NotFound`` for a keyspace that is
-        not there or what is not in reach; with ``hygiene`` ``Unavailable`` where nobody can say when a key was last used.
+        Raises ``Invalid`` for a filter that makes no sense or a cursor of another list, ``NotFound`` for an account or a
+        keyspace that is not there or what is not in reach; with ``hygiene`` ``Unavailable`` where nobody can say when a
+        key was last used.
         """
         if sort not in SORTS:
             raise Invalid(f"is one of {', '.join(SORTS)}", path="sort")
@@ -114,6 +116,7 @@ class Listing(Desk):
         after = None if cursor is None else cursors.read(cursor, narrow, key)
         with self.database.read() as connection:
             keyspace_name(connection, narrow.keyspace, own=reach.management)
+            account_name(connection, narrow.account)
             found = _with_flags(connection, self._found(connection, narrow, now, after, limit + 1))
         more = len(found) > limit
         shown = self._with_last_use(found[:limit])
@@ -249,10 +252,13 @@ def _with_flags(connection: Connection, found: Sequence[Key]) -> list[Key]:
 
 
 def _out_of_rights(connection: Connection, found: Sequence[Key | Outline], _now: int) -> list[str]:
-    """Those of some keys whose maker could not make them today. Keys that are alike are looked at once."""
+    """Those of some keys whose maker could not make them today. Keys that are alike are looked at once.
+
+    One whose row is damaged is passed over: whoever reads it is told.
+    """
     alike: dict[tuple[Any, ...], list[str]] = {}
     for key in found:
-        if key.created_by.startswith("person:"):
+        if key.created_by.startswith("person:") and key.scopes is not None:
             same = key.created_by, key.account, key.keyspace, key.access, key.scopes, key.binding
             alike.setdefault(same, []).append(key.id)
     if not alike:
@@ -279,6 +285,7 @@ def _could_make(person: Person | None, key: Key | Outline, space: Keyspace | Non
     held = next((one for one in person.memberships if one.account == account and one.accepted_at), None)
     if held is None:
         return False
+    assert key.scopes is not None  # or it was passed over
     if space is None:  # a management key
         return set(key.scopes) <= roles.RIGHTS[held.role]
     if held.role not in space.roles.manage:

@@ -7,6 +7,7 @@ import msgspec
 from sqlalchemy.exc import IntegrityError
 
 from keywright.desk import LIBRARY, Change, Desk, cursors, fields
+from keywright.desk.accounts import account_name
 from keywright.desk.grants import EVERYTHING, Giver, Reach
 from keywright.desk.sessions import Invited, Sessions, new_person_id
 from keywright.errors import Conflict, Invalid, NotFound
@@ -114,13 +115,14 @@ class People(Desk):
         limit: int = 50,
         reach: Reach = EVERYTHING,
     ) -> Page:
-        """Some people, by address. Raises ``Invalid``, or ``NotFound`` for an account out of reach."""
+        """Some people, by address. Raises ``Invalid``, or ``NotFound`` for an account that is not there or not in reach."""
         if not 1 <= limit <= 200:
             raise Invalid("is from 1 to 200", path="limit")
         account, q = reach.needs("account", account), fields.search(q)
         bound, key = ["people", account, operators, q], self.keyring.cursor
         after = None if cursor is None else cursors.read(cursor, bound, key)[0]
         with self.database.read() as connection:
+            account_name(connection, account)
             found = people.page(
                 connection, account=account, q=q, after=after, limit=limit + 1, operators=operators
             )

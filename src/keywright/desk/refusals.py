@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from keywright.desk import LIBRARY, Desk, cursors
+from keywright.desk.accounts import account_id
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.keyspaces import keyspace_name
-from keywright.desk.usage import account_id
 from keywright.errors import Invalid, NotFound
 from keywright.keyring import Keyring
 from keywright.meter import Meter

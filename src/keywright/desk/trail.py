@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from keywright.desk import Desk, cursors
+from keywright.desk.accounts import account_name
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.errors import Forbidden, Invalid
 from keywright.model import Actor, Page
@@ -43,7 +44,7 @@ class Trail(Desk):
         """Entries, newest first. ``actor`` is an id, or ``kind:id``; ``before`` leaves out that number and newer ones.
 
         Who is bound to an account sees what was done to it and its keys; to a keyspace or an environment, to their keys.
-        Raises ``Invalid``, or ``NotFound`` for an account that is not in reach.
+        Raises ``Invalid``, or ``NotFound`` for an account that is not there or not in reach.
         """
         if not 1 <= limit <= LONGEST_PAGE:
             raise Invalid(f"is from 1 to {LONGEST_PAGE}", path="limit")
@@ -66,6 +67,7 @@ class Trail(Desk):
         from_cursor = None if cursor is None else int(cursors.read(cursor, bound, key)[0])
         starts = min((place for place in (before, from_cursor) if place is not None), default=None)
         with self.database.read() as connection:
+            account_name(connection, narrow.account, own=True)
             found = tuple(audit.entries(connection, narrow, before=starts, limit=limit + 1))
         more = len(found) > limit
         found = found[:limit]

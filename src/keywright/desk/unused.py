@@ -12,7 +12,7 @@ Ten minutes later it is ended, if then
 - and every worker confirms one more announcement right before. On PostgreSQL one that is cut off, and may let requests in
   that it cannot write down, confirms nothing: then nothing is ended as long as it may.
 
-Where the store of counts, or a slot file, cannot be read, nothing is ended. What overlaps with the end itself may be
+Where the store of counts, or a slot file, cannot be read, nothing is ended; of a slot file that is said in the log, once. What overlaps with the end itself may be
 answered either way, as with every other change; and what a worker let in that was cut off in that very second, or was lost
 with its machine before it had told anybody, nobody can know.
 
@@ -79,6 +79,7 @@ class Unused(Desk):
         self._looked_at = -EVERY
         self._after = _BEGIN
         self._watched: dict[str, tuple[int, int]] = {}  # since when, and the number of its announcement
+        self._blind = False
 
     def round(self) -> int:
         """Look through some keys, tell of those that end soon, watch or end those whose time is over; how many ended.
@@ -165,8 +166,22 @@ class Unused(Desk):
             return 0
         self._meter.settle()
         confirmed = self._confirmed(ripe)
-        counting = self._slots.counting()  # before the store is read: what leaves a slot is there
+        counting = self._counting()  # before the store is read: what leaves a slot is there
         return sum(self._tried(key_id, counting) for key_id in confirmed)
+
+    def _counting(self) -> Container[str]:
+        """The keys whose use the store may not know of. Raises ``Unavailable``; that nobody can say is logged once."""
+        try:
+            counting = self._slots.counting()
+        except Unavailable as trouble:
+            if not self._blind:
+                log.warning("no key ends that nobody uses, until this is mended: %s", trouble)
+            self._blind = True
+            raise
+        if self._blind:
+            log.warning("the slot files can be read again: keys that nobody uses end as they should")
+        self._blind = False
+        return counting
 
     def _confirmed(self, ripe: Sequence[str]) -> Sequence[str]:
         """Those of the keys that nothing has changed, announced again; none where not every worker knows it by now.

@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import Connection, Row
 
 from keywright.desk import LIBRARY, Desk
+from keywright.desk.accounts import account_id
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.keyspaces import keyspace_name
 from keywright.errors import Invalid, NotFound, Unavailable
@@ -224,14 +225,4 @@ def _batched(rows: Iterable[Row[Any]], many: int) -> Iterator[list[Row[Any]]]:
         yield chunk
 
 
-def account_id(connection: Connection, username: str | None) -> str | None:
-    """The id of the account of a username. Raises ``NotFound``."""
-    if username is None:
-        return None
-    found = accounts.get(connection, username)
-    if found is None or username == MANAGEMENT:
-        raise NotFound(f"there is no account {username[:60]!r}")
-    return found.id
-
-
-__all__ = ["GROUPS", "STEPS", "Report", "Usage", "UsageRow", "account_id"]
+__all__ = ["GROUPS", "STEPS", "Report", "Usage", "UsageRow"]

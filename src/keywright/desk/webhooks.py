@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from keywright import addresses, credential, events
 from keywright.desk import LIBRARY, Change, Desk, cursors, fields, messages
+from keywright.desk.accounts import account_name
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.keys import UNSET
 from keywright.desk.once import Once
@@ -126,7 +127,10 @@ class Webhooks(Desk):
         limit: int = 50,
         reach: Reach = EVERYTHING,
     ) -> Page:
-        """Some of those in reach, oldest first. Raises ``Invalid``, or ``NotFound`` for an account that is not in reach."""
+        """Some of those in reach, oldest first.
+
+        Raises ``Invalid``, or ``NotFound`` for an account that is not there or not in reach.
+        """
         if state not in (None, *STATES):
             raise Invalid(f"is one of {', '.join(STATES)}", path="state")
         _check_limit(limit)
@@ -139,6 +143,7 @@ class Webhooks(Desk):
         bound, key = ["webhooks", narrow], self.keyring.cursor
         after = None if cursor is None else cursors.read(cursor, bound, key)
         with self.database.read() as connection:
+            account_name(connection, narrow.account)
             found = webhooks.page(connection, narrow, after=after, limit=limit + 1)
         more, found = len(found) > limit, found[:limit]
         following = cursors.write([found[-1].created_at, found[-1].id], bound, key) if more else None

@@ -36,6 +36,7 @@ from keywright.integrations.guard import (
 
 #: Whose request it is: ``request[API_KEY]``.
 API_KEY: Final = web.RequestKey("api_key", Caller)
+_FOUND: Final = web.RequestKey("keywright_found", dict[str, Any])
 _LIMITS: Final = web.RequestKey("keywright_limits", list[tuple[str, str]])
 
 
@@ -59,7 +60,8 @@ def api_key_middleware(
         answer = guard.preflight(known)
         if answer is not None:
             return _said(answer)
-        verdict = await guard.averify(known, (*asked_of(always, request), *declared(*handlers)))
+        kept = request.setdefault(_FOUND, {})
+        verdict = await guard.averify(known, (*asked_of(always, request), *declared(*handlers)), kept)
         if not verdict:
             return _said(guard.refusal(verdict))
         request[API_KEY] = Caller.of(verdict)

@@ -53,7 +53,7 @@ class KeywrightMiddleware(Doorway[App, Scope]):
         known = told(scope, self.client(scope), self.resource(scope))
         answer = self.guard.preflight(known)
         if answer is None:
-            verdict = await self.guard.averify(known, self.asked(scope))
+            verdict = await self.guard.averify(known, self.asked(scope), scope)
             if verdict:
                 self.admit(scope, verdict)
                 await self.app(scope, receive, adding(self.guard.limits_headers(verdict), send))

@@ -89,6 +89,12 @@ def peer(request: HttpRequest) -> str | None:
     return request.META.get("REMOTE_ADDR") or None
 
 
+def kept(request: HttpRequest) -> dict[str, Any]:
+    """Where a request keeps what guards found of it."""
+    place: dict[str, Any] = request.META if getattr(request, "scope", None) is None else request.scope
+    return place
+
+
 class KeywrightMiddleware:
     """Lets into views only what Keywright lets in, and answers the rest with the verdict, verbatim."""
 
@@ -127,10 +133,11 @@ class KeywrightMiddleware:
         answer = self._configured.guard.preflight(known)
         if answer:
             return said(answer)
-        return self._settle(request, await self._configured.guard.averify(known, _needed(request, view)))
+        guard, needed = self._configured.guard, _needed(request, view)
+        return self._settle(request, await guard.averify(known, needed, kept(request)))
 
     def _verify(self, known: Told, request: HttpRequest, view: Any) -> Verdict:
-        return self._configured.guard.verify(known, _needed(request, view))
+        return self._configured.guard.verify(known, _needed(request, view), kept(request))
 
     def _settle(self, request: HttpRequest, verdict: Verdict) -> HttpResponse | None:
         if not verdict:

@@ -6,8 +6,8 @@
 
     REST_FRAMEWORK = {"EXCEPTION_HANDLER": "keywright.integrations.drf.exception_handler"}
 
-The setting ``KEYWRIGHT`` is that of `keywright.integrations.django`; its middleware is not needed, and asks about every view
-again where it is installed. ``request.auth`` is the caller, ``request.user`` the key as a user. Without the exception handler a
+The setting ``KEYWRIGHT`` is that of `keywright.integrations.django`; its middleware is not needed, and where it is installed it
+asks first, by method alone, and what is asked here besides is not charged. ``request.auth`` is the caller, ``request.user`` the key as a user. Without the exception handler a
 refusal has the verdict's status, headers and members, written by the view's own renderer; with it, the verdict's very bytes.
 
 What the permissions of a view need is asked with the key: of ``HasScopes("a") | HasScopes("b")`` the first, and where the key
@@ -29,7 +29,7 @@ from rest_framework.views import APIView
 from rest_framework.views import exception_handler as usual_handler
 
 from keywright.answers import Answer
-from keywright.integrations.django import Configured, said
+from keywright.integrations.django import Configured, kept, said
 from keywright.integrations.guard import Caller
 from keywright.model import Verdict
 
@@ -174,7 +174,7 @@ def _verdict(configured: Configured, request: HttpRequest, asked: list[frozenset
     known, refused, first = configured.told(request), set[frozenset[str]](), None
     setattr(request, _REFUSED, refused)
     for scopes in asked:
-        verdict = configured.guard.verify(known, sorted(scopes))
+        verdict = configured.guard.verify(known, sorted(scopes), kept(request))
         if verdict.code != "insufficient_scope":
             return verdict
         refused.add(scopes)

@@ -87,8 +87,6 @@ class APIKeyAuth:
             raise TypeError("a preflight reaches no dependency: put CORSMiddleware on the application")
         self._guard = Guard(keywright, **options)
         self._client = client
-        #: under which a connection keeps what this dependency, and no other, was told of it
-        self._own = f"keywright.{id(self):x}"
         keyspace = schemes or keywright.keyspaces.get(options.get("keyspace") or keywright.keyspace).keyspace
         self.__signature__ = _signature(_described(keyspace))
 
@@ -102,7 +100,7 @@ class APIKeyAuth:
             if handlers is not None:
                 handlers[0].setdefault(Refused, refuse)
             raise Refused(self._guard.refusal(verdict))
-        connection.scope[self._own] = connection.scope[_VERDICT] = verdict
+        connection.scope[_VERDICT] = verdict
         for name, value in self._guard.limits_headers(verdict):
             response.headers.setdefault(name, value)
         return Caller.of(verdict)
@@ -118,34 +116,29 @@ class APIKeyAuth:
         app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
     async def _verdict(self, scope: asgi.Scope, needed: list[str]) -> Verdict:
-        """Ask once a connection, for all that its route needs of this dependency, wherever that is said.
+        """Ask once a connection, for all that its route needs of this dependency or one like it, wherever that is said.
 
         Where FastAPI does not tell of the route, what is needed besides is asked when it is, and not charged.
         """
-        before: Verdict | None = scope.get(self._own)
-        if before is not None and set(needed) <= set(before.asked):
-            return before
         route = _route(scope)
         known = asgi.told(scope, self._client(scope), getattr(route, "path", None))
-        if before is None:
-            return await self._guard.averify(known, dict.fromkeys([*needed, *_needed(route, self)]))
-        return await self._guard.averify(known, dict.fromkeys([*before.asked, *needed]), cost=0)
+        return await self._guard.averify(known, dict.fromkeys([*needed, *self._needed(route)]), scope)
+
+    def _needed(self, route: Any) -> Iterator[str]:
+        """Every scope that a route needs: as the parameter that wants it, its routers and the application say."""
+        waiting = [getattr(route, "dependant", None)]
+        while waiting:
+            wanted = waiting.pop()
+            own = getattr(wanted, "call", None)
+            if isinstance(own, APIKeyAuth) and own._guard.asks_as(self._guard):
+                yield from getattr(wanted, "parent_oauth_scopes", None) or ()
+                yield from getattr(wanted, "own_oauth_scopes", None) or ()
+            waiting.extend(getattr(wanted, "dependencies", ()))
 
 
 def _route(scope: asgi.Scope) -> Any:
     """The route as it stands in the application, its routers' prefixes and dependencies included."""
     return scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
-
-
-def _needed(route: Any, dependency: APIKeyAuth) -> Iterator[str]:
-    """Every scope that a route needs of a dependency: as the parameter that wants it, its routers and the application say."""
-    waiting = [getattr(route, "dependant", None)]
-    while waiting:
-        wanted = waiting.pop()
-        if getattr(wanted, "call", None) is dependency:
-            yield from getattr(wanted, "parent_oauth_scopes", None) or ()
-            yield from getattr(wanted, "own_oauth_scopes", None) or ()
-        waiting.extend(getattr(wanted, "dependencies", ()))
 
 
 class _Limits:

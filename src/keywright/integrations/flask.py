@@ -86,7 +86,7 @@ class APIKeyAuth:
         answer = guard.preflight(known)
         if answer is not None:
             return _said(answer)
-        verdict = guard.verify(known, declared(*handlers))
+        verdict = guard.verify(known, declared(*handlers), request.environ)
         if not verdict:
             return _said(guard.refusal(verdict))
         g.api_key = Caller.of(verdict)

@@ -5,7 +5,7 @@ hands the handler a ``Caller``. There is a ``Caller`` only of a request that may
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypedDict, TypeVar, Unpack
@@ -24,6 +24,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _MARK: Final = "__keywright_scopes__"
 _EXEMPT: Final = "__keywright_exempt__"
+_FOUND: Final = "keywright.found"
 _PREFLIGHT: Final = {b"origin", b"access-control-request-method"}
 
 
@@ -102,8 +103,21 @@ class Caller(msgspec.Struct, frozen=True):
         )
 
 
+class Found(NamedTuple):
+    """What a guard was told about a request that it let in. The request keeps it, for the guards further in."""
+
+    guard: "Guard"
+    told: Told
+    verdict: Verdict
+
+
 class Guard:
-    """Asks about requests, in one keyspace and environment, and words what is said to those that are refused."""
+    """Asks about requests, in one keyspace and environment, and words what is said to those that are refused.
+
+    A request may pass several: of an application, and of a part of it. ``kept`` is where one keeps what guards found. What one
+    found that asks the same Keywright, in the same keyspace and environment, is not asked again; what another asks besides,
+    a scope or by another address, is asked beside it and not charged.
+    """
 
     def __init__(self, keywright: Verifier, **options: Unpack[Options]) -> None:
         self._keywright = keywright
@@ -111,13 +125,39 @@ class Guard:
         self._authenticate_only = options.get("authenticate_only", False)
         self._preflight = options.get("preflight")
 
-    def verify(self, told: Told, scopes: Iterable[str] = (), *, cost: int = 1) -> Verdict:
+    def verify(
+        self,
+        told: Told,
+        scopes: Iterable[str] = (),
+        kept: MutableMapping[str, Any] | None = None,
+        *,
+        cost: int = 1,
+    ) -> Verdict:
         """Say whether a request may proceed. Raises what ``Keywright.verify`` does where the keyspace is misnamed."""
-        return self._keywright.verify(told.headers, **self._said(told, scopes, cost))
+        asked, before = tuple(scopes), self._found(told, kept)
+        if before is not None and self._says(before, told, asked):
+            return before.verdict
+        verdict = self._keywright.verify(told.headers, **self._said(told, asked, before, cost))
+        return self._keep(told, kept, verdict)
 
-    async def averify(self, told: Told, scopes: Iterable[str] = (), *, cost: int = 1) -> Verdict:
+    async def averify(
+        self,
+        told: Told,
+        scopes: Iterable[str] = (),
+        kept: MutableMapping[str, Any] | None = None,
+        *,
+        cost: int = 1,
+    ) -> Verdict:
         """``verify``, for an event loop."""
-        return await self._keywright.averify(told.headers, **self._said(told, scopes, cost))
+        asked, before = tuple(scopes), self._found(told, kept)
+        if before is not None and self._says(before, told, asked):
+            return before.verdict
+        verdict = await self._keywright.averify(told.headers, **self._said(told, asked, before, cost))
+        return self._keep(told, kept, verdict)
+
+    def asks_as(self, other: "Guard") -> bool:
+        """Whether another asks the same Keywright, in the same keyspace and environment."""
+        return self._keywright is other._keywright and self._named == other._named
 
     def refusal(self, verdict: Verdict) -> Answer:
         """What to answer a refused request with. Raises ``ValueError`` for one that was not refused."""
@@ -137,15 +177,32 @@ class Guard:
             return None
         return Answer(204, list(self._preflight.items()), b"")
 
-    def _said(self, told: Told, scopes: Iterable[str], cost: int) -> dict[str, Any]:
-        asked = tuple(scopes)
+    def _found(self, told: Told, kept: MutableMapping[str, Any] | None) -> Found | None:
+        """What was found of this very request by a guard that asks as this one does."""
+        found: Sequence[Found] = () if kept is None else kept.get(_FOUND, ())
+        same = (one for one in reversed(found) if self.asks_as(one.guard) and one.told[:3] == told[:3])
+        return next(same, None)
+
+    def _says(self, before: Found, told: Told, scopes: Sequence[str]) -> bool:
+        """Whether what was found answers what would be asked now."""
+        asked = before.verdict.asked
+        laxer = not asked and before.guard._authenticate_only and not self._authenticate_only
+        return set(scopes) <= set(asked) and not laxer and before.told.ip == told.ip
+
+    def _keep(self, told: Told, kept: MutableMapping[str, Any] | None, verdict: Verdict) -> Verdict:
+        if verdict and kept is not None:
+            kept[_FOUND] = (*kept.get(_FOUND, ()), Found(self, told, verdict))
+        return verdict
+
+    def _said(self, told: Told, scopes: Sequence[str], before: Found | None, cost: int) -> dict[str, Any]:
+        asked = tuple(scopes if before is None else dict.fromkeys([*before.verdict.asked, *scopes]))
         return {
             "scopes": asked,
             "method": told.method,
             "ip": told.ip,
             "url": told.url,
             "resource": told.resource,
-            "cost": cost,
+            "cost": cost if before is None else 0,
             "authenticate_only": self._authenticate_only and not asked,
             **self._named,
         }

@@ -119,7 +119,7 @@ class APIKeyBackend(AuthenticationBackend):
         known = asgi.told(scope, self._client(scope), template(scope))
         answer = self._guard.preflight(known)
         if answer is None:
-            verdict = await self._guard.averify(known, declared_by_endpoint(scope))
+            verdict = await self._guard.averify(known, declared_by_endpoint(scope), scope)
             if verdict:
                 scope["keywright"] = verdict
                 return _signed_in(verdict)

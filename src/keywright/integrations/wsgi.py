@@ -43,7 +43,7 @@ class KeywrightMiddleware(Doorway[App, Environ]):
         answer = self.guard.preflight(known)
         if answer is not None:
             return _say(answer, environ, start_response)
-        verdict = self.guard.verify(known, self.asked(environ))
+        verdict = self.guard.verify(known, self.asked(environ), environ)
         if not verdict:
             return _say(self.guard.refusal(verdict), environ, start_response)
         environ[_VERDICT] = verdict

@@ -254,6 +254,7 @@ MANAGEMENT_SCOPES: Final[dict[str, tuple[str, bool]]] = {
     "webhooks:write": ("Create, edit, rotate, test, stop and delete webhooks", False),
     "alerts:read": ("List and read alerts of misuse", True),
     "alerts:write": ("Acknowledge and resolve alerts", False),
+    "leaks:report": ("Report leaked keys, as a scanner of one's own", False),
 }
 
 

@@ -61,6 +61,8 @@ ANYBODY: Final = frozenset(
 )
 #: Where a signature is proven over a body before anything of it is read.
 SIGNED: Final = "/v1/leaks/github"
+#: Where up to a thousand credentials come at once.
+REPORTED: Final = frozenset(["/v1/leaks/report", "/v1/revoke_tokens", SIGNED])
 HSTS: Final = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _VERIFY: Final = ("verify",)
 _HSTS_LINE: Final = lines_of([HSTS])
@@ -490,7 +492,7 @@ def _is_of_sessions(scope: Scope) -> bool:
 async def read_and_pass(scope: Scope, receive: Receive, send: Send, app: App) -> None:
     """Read a body within its limit, refuse what is not acceptable JSON, and hand the request on with it."""
     try:
-        limit = BATCH_LIMIT if scope["path"] in ("/v1/leaks/report", SIGNED) else BODY_LIMIT
+        limit = BATCH_LIMIT if scope["path"] in REPORTED else BODY_LIMIT
         body = await read_body(receive, limit)
     except TooLarge:
         await respond_problem(scope, send, "too_large", f"The body may have {limit} bytes.")

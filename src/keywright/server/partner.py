@@ -115,21 +115,24 @@ def _public(pem: bytes) -> EllipticCurvePublicKey | None:
     return key if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1) else None
 
 
-def read_matches(body: bytes) -> list[Match]:
-    """What is reported. A record that makes no sense is passed over, not fatal. Raises ``Invalid`` where it is no list."""
+def read_matches(body: bytes, place: str = "url") -> list[Match]:
+    """What is reported; ``place`` is the field that says where it was found.
+
+    A record that makes no sense is passed over, not fatal. Raises ``Invalid`` where it is no list.
+    """
     try:
         listed = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         listed = None
     if not isinstance(listed, list):
         raise Invalid("is not a list of matches", path="body")
-    return [match for one in listed if (match := _match(one)) is not None]
+    return [match for one in listed if (match := _match(one, place)) is not None]
 
 
-def _match(one: Any) -> Match | None:
+def _match(one: Any, place: str) -> Match | None:
     if not isinstance(one, dict) or not isinstance(one.get("token"), str) or not one["token"]:
         return None
-    kind, url = one.get("type"), one.get("url")
+    kind, url = one.get("type"), one.get(place)
     return Match(one["token"], kind if isinstance(kind, str) else "", url if isinstance(url, str) else None)
 
 

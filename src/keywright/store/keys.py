@@ -71,7 +71,10 @@ class Named(NamedTuple):
 
 
 class Outline(NamedTuple):
-    """As much of a key as it takes to look through many: where it stands in its list, and who made it."""
+    """As much of a key as it takes to look through many: where it stands in its list, and who made it.
+
+    ``scopes`` are ``None`` where the row is damaged.
+    """
 
     id: str
     place: tuple[Any, str]
@@ -79,7 +82,7 @@ class Outline(NamedTuple):
     account: str
     keyspace: str
     access: str
-    scopes: tuple[str, ...]
+    scopes: tuple[str, ...] | None
     binding: Binding | None
 
 
@@ -203,14 +206,20 @@ def outlines(
     columns = own.id, SORTS[narrow.sort][0], own.created_by, accounts.c.username, own.keyspace, own.access
     query = select(*columns, own.scopes, own.binding).join(accounts, accounts.c.id == own.account_id)
     return [
-        Outline(
-            key_id, (place, key_id), maker, account, keyspace, access, _texts(scopes),
-            None if binding is None else _binding(binding),
-        )
+        Outline(key_id, (place, key_id), maker, account, keyspace, access, *_held(key_id, scopes, binding))
         for key_id, place, maker, account, keyspace, access, scopes, binding in connection.execute(
             _ordered(query, narrow, now, after).limit(limit)
         )
-    ]  # fmt: skip
+    ]
+
+
+def _held(key_id: str, scopes: str, binding: str | None) -> tuple[tuple[str, ...] | None, Binding | None]:
+    """What a key was given. Of a damaged row nothing is known: it is no reason not to look through the others."""
+    try:
+        with _readable(key_id):
+            return _texts(scopes), None if binding is None else _binding(binding)
+    except Unavailable:
+        return None, None
 
 
 def _ordered(query: Select[Any], narrow: Filter, now: int, after: Sequence[Any] | None) -> Select[Any]:

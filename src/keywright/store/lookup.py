@@ -41,7 +41,12 @@ FIND: Final = f"{_KEYS}WHERE k.id = ? ORDER BY s.n DESC"
 FIND_IMPORTED: Final = f"{_KEYS}JOIN imported AS i ON i.key_id = k.id WHERE i.tag = ? ORDER BY s.n DESC"
 #: Several at once, where the store knows arrays; the last column says whose row it is.
 FIND_SEVERAL: Final = f"{_KEYS}WHERE k.id = ANY(?) ORDER BY k.id, s.n DESC"
-CHANGES: Final = "SELECT seq, kind, ref FROM changes WHERE seq > ? ORDER BY seq"
+#: The changes after one, which is given twice. Announcements are trimmed from the oldest on (``store.changes``): to whoever is
+#: behind what is left, the newest says besides that ``all`` may have changed. One statement, so one state of the table.
+CHANGES: Final = (
+    "SELECT seq, kind, ref FROM changes WHERE seq > ? UNION ALL "
+    "SELECT (SELECT max(seq) FROM changes), 'all', '' WHERE (SELECT min(seq) FROM changes) - 1 > ? ORDER BY seq"
+)
 NEWEST: Final = "SELECT coalesce(max(seq), 0) FROM changes"
 KEYSPACE: Final = (
     "SELECT definition, (SELECT coalesce(max(seq), 0) FROM changes) FROM keyspaces WHERE name = ?"
@@ -65,7 +70,7 @@ class Lookup(Protocol):
     statements: int  # asked so far, besides the version checks; for those who count
 
     def changes(self, after: int) -> list[tuple[int, str, str]]:
-        """``(seq, kind, ref)`` of every change after one."""
+        """``(seq, kind, ref)`` of every change after one; of kind ``all`` where some of them are no longer told."""
 
     def newest(self) -> int:
         """The newest change's number; 0 where there is none."""

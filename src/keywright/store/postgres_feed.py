@@ -51,7 +51,7 @@ class Line:
         a server that came back with an older one would make a living worker look dead.
         """
         with self._durably():
-            rows = self._rows(workers.RENEW, (confirmed, beat, worker, confirmed))
+            rows = self._rows(workers.RENEW, (confirmed, beat, worker, confirmed, confirmed))
         return [row for row in rows if row[0] is not None] if rows else None
 
     def registered(self) -> list[tuple[str, int, int]]:

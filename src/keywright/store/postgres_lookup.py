@@ -64,8 +64,8 @@ class PostgresLookup:
     # ------------------------------------------------------------------------------------------------------- threads
 
     def changes(self, after: int) -> Changes:
-        """``(seq, kind, ref)`` of every change after one."""
-        return self._rows(CHANGES, (after,))
+        """``(seq, kind, ref)`` of every change after one; of kind ``all`` where some of them are no longer told."""
+        return self._rows(CHANGES, (after, after))
 
     def newest(self) -> int:
         """The newest change's number; 0 where there is none."""
@@ -211,7 +211,7 @@ class _Loop:
     async def _changes(self, after: int) -> Changes:
         async with self._one_at_a_time:
             self._next = None  # whoever comes from here on may have begun later than this statement
-            return await self._run(CHANGES, (after,))
+            return await self._run(CHANGES, (after, after))
 
     async def all(self, statement: str, *parameters: Any, seen: int) -> list[Any]:
         """The rows of a statement. Where nothing has changed between two who ask for the same, one answer does."""

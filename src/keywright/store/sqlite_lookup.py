@@ -57,8 +57,8 @@ class SqliteLookup:
         self._local.version = version
 
     def changes(self, after: int) -> list[tuple[int, str, str]]:
-        """``(seq, kind, ref)`` of every change after one."""
-        return self._all(CHANGES, after)
+        """``(seq, kind, ref)`` of every change after one; of kind ``all`` where some of them are no longer told."""
+        return self._all(CHANGES, after, after)
 
     def newest(self) -> int:
         """The newest change's number; 0 where there is none."""

@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, func, select
 
 from keywright.leases import Worker
+from keywright.store import lookup
 from keywright.store.schema import workers
 
 REGISTER: Final = """
@@ -15,10 +16,11 @@ INSERT INTO workers (id, name, max_stale, confirmed, beat, registered_at) VALUES
 """
 #: Confirms what has been acted upon and reads what has not, in one snapshot. No row: the worker is not registered; one
 #: row without a number: nothing has changed.
-RENEW: Final = """
-WITH own AS (UPDATE workers SET confirmed = %s, beat = %s WHERE id = %s RETURNING id)
-SELECT c.seq, c.kind, c.ref FROM own LEFT JOIN changes AS c ON c.seq > %s ORDER BY c.seq
-"""
+RENEW: Final = f"""
+WITH own AS (UPDATE workers SET confirmed = %s, beat = %s WHERE id = %s RETURNING id),
+     new AS ({lookup.CHANGES.replace("?", "%s")})
+SELECT new.seq, new.kind, new.ref FROM own LEFT JOIN new ON true ORDER BY new.seq
+"""  # noqa: S608  # both are texts of ours
 REGISTERED: Final = "SELECT id, beat, max_stale FROM workers"
 FORGET: Final = "DELETE FROM workers WHERE id = %s AND beat = %s"
 LEAVE: Final = "DELETE FROM workers WHERE id = %s"

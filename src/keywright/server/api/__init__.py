@@ -44,6 +44,7 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
         pages,
         people,
         refusals,
+        revocations,
         session,
         usage,
         webhooks,
@@ -51,7 +52,7 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
 
     nouns = (
         keys, accounts, keyspaces, definitions, management_keys, people, session, usage, refusals, audit,
-        alerts, leaks, webhooks, explorer, pages,
+        alerts, leaks, revocations, webhooks, explorer, pages,
     )  # fmt: skip
 
     app = Described(

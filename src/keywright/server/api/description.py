@@ -106,7 +106,7 @@ _ASK: Final[dict[str, Any]] = {
     "schema": {"type": "string", "maxLength": 200},
 }
 #: Where too many attempts, or reports, are turned away.
-_GUARDED: Final = ("/v1/session", "/v1/leaks")
+_GUARDED: Final = ("/v1/session", "/v1/leaks", "/v1/revoke_tokens")
 _KEY: Final[list[dict[str, list[str]]]] = [{"customerKey": []}]
 
 

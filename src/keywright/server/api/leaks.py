@@ -42,29 +42,22 @@ def report(body: Report, request: Request, opened: Opened, response: Response) -
 
 #: The headers of a report by GitHub: by which key it is signed, and the signature.
 _SIGNED: Final = ("github-public-key-identifier", "github-public-key-signature")
-_MATCHES: Final = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "properties": {name: {"type": "string"} for name in ("token", "type", "url", "source")},
-                },
-            }
-        }
-    },
-}
 
 
-async def _raw(request: Request) -> bytes:
+def matches_of(*fields: str) -> dict[str, Any]:
+    """How the document describes a list of matches, each with these fields, texts all of them."""
+    one = {"type": "object", "properties": {name: {"type": "string"} for name in fields}}
+    return {"required": True, "content": {"application/json": {"schema": {"type": "array", "items": one}}}}
+
+
+async def raw(request: Request) -> bytes:
+    """The body as it came."""
     return await request.body()
 
 
-@router.post("/github", openapi_extra={"requestBody": _MATCHES})
+@router.post("/github", openapi_extra={"requestBody": matches_of("token", "type", "url", "source")})
 def github(
-    body: Annotated[bytes, Depends(_raw)], request: Request, opened: Opened, response: Response
+    body: Annotated[bytes, Depends(raw)], request: Request, opened: Opened, response: Response
 ) -> list[dict[str, Any]]:
     """Take what GitHub's secret scanning has found, as to one of its partners. It is signed by GitHub.
 
