@@ -12,7 +12,7 @@ from keywright.store.audit import Broken, Head
 from keywright.times import SECOND
 
 LONGEST_PAGE = 1000
-ACTORS = ("command", "library", "management_key", "key", "person", "system")
+ACTORS = ("command", "library", "management_key", "key", "person", "visitor", "system")
 
 
 class Trail(Desk):
