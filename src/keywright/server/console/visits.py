@@ -158,6 +158,11 @@ class Nobody:
         return None
 
     @property
+    def brand(self) -> str:
+        """Whose pages these are, as they say it."""
+        return self.look.portal.title if self.look and self.look.portal.title else words.BRAND
+
+    @property
     def said(self) -> str:
         """What to tell of the act before."""
         return words.SAID.get(self.query.get("said", ""), "")

@@ -18,6 +18,7 @@ class Finding(NamedTuple):
     says: str
 
 
+BRAND: Final = "Keywright"
 TOO_LARGE: Final = "What was sent is too large. Nothing was changed."
 UNAVAILABLE: Final = "The store does not answer right now. Nothing was changed; try again in a moment."
 BROKEN: Final = "Something of ours is broken; the log has more under the id of this request."
