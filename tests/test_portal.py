@@ -2,12 +2,13 @@
 
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from conftest import again, make
 from keywright import Exceeds, Invalid, Keywright, NotFound
-from keywright.desk.grants import Held, Reach
+from keywright.desk.grants import Reach
 from keywright.desk.portal import IDLE, KEPT, LIFE_OF_LINK, LONGEST
 from keywright.installation import open_installation
 from keywright.model import Actor, Issued, PortalLink, PortalSession, Role
@@ -23,6 +24,14 @@ GONE = "the link was used, has ended, or never was"
 EVERY = {"account": "globex", "keyspace": "every", "environment": "production"}
 
 
+class Grantor(NamedTuple):
+    """What a management key holds."""
+
+    scopes: frozenset[str]
+    id: str
+    expires_at: int | None
+
+
 def host(kw: Keywright, *scopes: str, **more: object) -> Issued:
     """A management key of the host's: what an admin's visit takes, or these scopes."""
     needed = scopes or ("portal:write", *sorted(of_visit("admin", preview=False)))
@@ -32,7 +41,7 @@ def host(kw: Keywright, *scopes: str, **more: object) -> Issued:
 def asked(kw: Keywright, key: Issued, **more: object) -> PortalLink:
     """A link that the host asks for with its key."""
     actor = Actor("management_key", key.key.id)
-    by = Held(frozenset(key.key.scopes))
+    by = Grantor(frozenset(key.key.scopes), key.key.id, key.key.expires_at)
     given = {"account": "globex", "subject": "ana@globex"} | more
     return kw.portal.open(**given, actor=actor, by=by)  # type: ignore[arg-type]
 
@@ -238,6 +247,7 @@ def test_a_visit_ends_with_the_key_that_let_it_in(kw: Keywright, clock: Clock) -
         token = kw.portal.enter(code_of(asked(kw, key))).token
         waits = asked(kw, key)
         assert kw.portal.find(token) is not None, how
+        assert waits.session.ends_at == (soon or clock() + LONGEST * 1_000_000), how
 
         stop(key)
 

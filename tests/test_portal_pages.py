@@ -74,11 +74,13 @@ def test_a_click_exchanges_the_code_for_a_cookie(door: Door, kw: Keywright) -> N
         {"Sec-Purpose": "prefetch;prerender"},
         {"Purpose": "prefetch"},
         {"X-Moz": "prefetch"},
+        {"Sec-Fetch-Dest": "image"},
+        {"Sec-Fetch-Dest": "iframe"},
     ],
     ids=str,
 )
 def test_looking_ahead_uses_nothing_up(door: Door, kw: Keywright, ahead: dict[str, str]) -> None:
-    """What is fetched in advance, and HEAD, has no cookie, tells nothing of the link, and leaves it as it was."""
+    """What is fetched in advance, as a picture or a frame, and HEAD, has no cookie, tells nothing of the link, and leaves it as it was."""
     path = link(kw)
     for reply, invented in (
         (door.get(path, ahead), door.get("/portal/invented", ahead)),
@@ -88,7 +90,7 @@ def test_looking_ahead_uses_nothing_up(door: Door, kw: Keywright, ahead: dict[st
         assert reply.get("set-cookie") is None
         assert reply.status in (204, 503)
 
-    assert door.get(path).status == 303
+    assert door.get(path, {"Sec-Fetch-Dest": "document"}).status == 303
 
 
 def test_every_link_that_leads_nowhere_is_answered_the_same(door: Door, kw: Keywright, clock: Clock) -> None:
@@ -141,6 +143,8 @@ def test_a_visit_that_is_over_leads_back(door: Door, kw: Keywright, clock: Clock
             assert (reply.status, reply.get("location")) == (303, f"{to}reason=session_ended")
             assert "Max-Age=0" in str(reply.get("set-cookie"))
         assert door.get("/v1/keys", as_person(kw, begun)).code == "signed_out"
+    search = door.get(f"{KEYS}?q=crm", signed_in(session) | {"HX-Request": "true"})
+    assert (search.get("location"), search.get("set-cookie")) == ("/portal?reason=session_ended", None)
     nowhere = visit(kw)
     assert post(door, kw, "/console/sign-out", nowhere, {}).get("location") == "/portal?reason=signed_out"
     assert "You are signed out" in text(door.get("/portal?reason=signed_out"))
@@ -388,7 +392,7 @@ def test_a_link_is_made_once_under_a_key(door: Door, kw: Keywright) -> None:
 
 
 def test_two_hosts_people_of_one_name_are_two(door: Door, kw: Keywright) -> None:
-    """Visitors of two accounts whom their hosts call the same do not share an Idempotency-Key."""
+    """Visitors of two accounts whom their hosts call the same share no Idempotency-Key, and each refusal is told."""
     made = []
     for account in ("globex", "initech"):
         headers = as_person(kw, visit(kw, account, subject="admin")) | {"Idempotency-Key": "one"}
@@ -397,6 +401,10 @@ def test_two_hosts_people_of_one_name_are_two(door: Door, kw: Keywright) -> None
 
     assert [reply.status for reply in made] == [201, 201]
     assert [reply.json["key"]["account"] for reply in made] == ["globex", "initech"]
+    for account in ("globex", "initech", "initech"):
+        door.get("/v1/people", as_person(kw, visit(kw, account, subject="admin")))
+    told = kw.installation.trail.list(action="refused", actor="visitor:admin").items
+    assert [one["account"] for one in told] == ["initech", "globex"]
 
 
 @pytest.mark.security("T-20")

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from keywright import roles
 from keywright.desk import LIBRARY, Change, Desk, cursors, fields, tokens
-from keywright.desk.grants import EVERYTHING, Holder, Reach
+from keywright.desk.grants import EVERYTHING, Holder, Reach, sooner
 from keywright.desk.once import Once
 from keywright.desk.sessions import Sessions
 from keywright.desk.tokens import Begun
@@ -115,7 +115,10 @@ class Portal(Desk):
             portal.purge(change.tx, change.now - KEPT * SECOND)
             owner = _account(change, username)
             ceiling = _ceiling(change.tx, given, access, scopes, **bound)
-            visit = _visit(owner, change.now, actor, **asked, **bound, access=ceiling[0], scopes=ceiling[1])
+            until = None if by is None else by.expires_at
+            visit = _visit(
+                owner, change.now, until, actor, **asked, **bound, access=ceiling[0], scopes=ceiling[1]
+            )
             portal.add(change.tx, visit, tokens.digest(code))
             change.made(visit.id)
             told = {"subject": visit.subject, "role": given, "preview": preview, **bound}
@@ -276,16 +279,17 @@ def _state(visit: PortalSession, seen_at: int | None, now: int) -> PortalState:
     return "open" if now - (seen_at or visit.began_at) < IDLE * SECOND else "ended"
 
 
-def _visit(owner: Account, now: int, actor: Actor, **asked: Any) -> PortalSession:
+def _visit(owner: Account, now: int, until: int | None, actor: Actor, **asked: Any) -> PortalSession:
+    """A visit that ends no later than the key that lets somebody in."""
     return PortalSession(
         id=f"ptl_{secrets.token_hex(10)}",
         account_id=owner.id,
         account=owner.username,
         created_at=now,
         created_by=f"{actor.kind}:{actor.id}",
-        link_ends_at=now + LIFE_OF_LINK * SECOND,
+        link_ends_at=sooner(now + LIFE_OF_LINK * SECOND, until) or now,
         began_at=None,
-        ends_at=now + LONGEST * SECOND,
+        ends_at=sooner(now + LONGEST * SECOND, until) or now,
         ended_at=None,
         **asked,
     )

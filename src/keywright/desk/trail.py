@@ -76,7 +76,8 @@ class Trail(Desk):
         target = ("route", act)
         with self.change() as change:
             since = change.now - change.now % (60 * SECOND)
-            if not audit.told_since(change.tx, actor, "refused", target, since):
+            within = account if actor.kind == "visitor" else None
+            if not audit.told_since(change.tx, actor, "refused", target, since, within):
                 change.tell(actor, "refused", target, account=account, lacking=lacking)
 
     def walk(self, after: int = 0) -> Iterator[dict[str, Any]]:

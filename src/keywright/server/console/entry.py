@@ -20,6 +20,8 @@ def ask(visit: Nobody, request: Request) -> Response:
     """
     token = token_of(visit.desk.settings, request.scope)
     over = None if token is None else visit.opened.portal.left(token)
+    if over is not None and "HX-Request" in request.headers:  # a script's: it is led to no other origin
+        return visit.go("/portal", reason="session_ended")
     if over is not None:
         return away(visit, over, "session_ended")
     if request.method != "GET":

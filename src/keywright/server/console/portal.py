@@ -89,6 +89,9 @@ def _same(meant: PortalSession, here: Session) -> bool:
 
 
 def _looks_ahead(visit: Nobody) -> bool:
+    """Whether a browser fetches a link for no page that somebody opens: in advance, or as a picture or a frame of a page."""
+    if visit.request.headers.get("sec-fetch-dest", "document") != "document":
+        return True
     asked = (visit.request.headers.get(name, "") for name in ("sec-purpose", "purpose", "x-moz"))
     return any("prefetch" in said.lower() or "preview" in said.lower() for said in asked)
 
