@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +18,7 @@ from keywright.roles import ROLES, of_visit
 from keywright.server.console import HEADERS
 from keywright.testing import Clock
 from people import as_person, begin, code_of, visit
+from processes import Folder
 from surfaces import Door, configured, manager, records, server
 from test_console import KEYS, PAGES, Things, address, new_key, post, signed_in, text
 from test_console import ROUTES as SCREENS
@@ -490,3 +492,35 @@ def test_the_setting_of_hosts(kw: Keywright) -> None:
     for wrong in ("https://app.example.com", "*.example.com", "app..example.com", "app.example.com:443"):
         with pytest.raises(CannotStart, match="portal_hosts"):
             configured(portal_hosts=wrong)
+
+
+# ------------------------------------------------------------------------------------------------------------- the command
+
+
+def test_the_command_opens_lists_and_ends(template: Path, tmp_path: Path) -> None:
+    """``--quiet`` prints the link alone; visits are listed, and ended by id or by whose they are; half a question is refused."""
+    on = Folder(tmp_path, copy_of=template)
+    made = on("portal", "open", "globex", "--subject", "ana@globex", "--role", "analyst", "--quiet")
+    assert re.fullmatch(r"http://127\.0\.0\.1:8700/portal/[\w-]{43}\n", made.out)
+    named = on("portal", "open", "globex", "--subject", "bob@globex", "--preview", "--json").json
+    listed = on("portal", "list", "--account", "globex", "--json").json["items"]
+
+    assert (named["preview"], named["role"], named["created_by"].partition(":")[0]) == (
+        True,
+        "admin",
+        "command",
+    )
+    assert sorted((one["subject"], one["state"]) for one in listed) == [
+        ("ana@globex", "waiting"),
+        ("bob@globex", "waiting"),
+    ]
+    assert on("portal", "end", "--account", "globex", "--subject", "ana@globex").out == "ended: 1\n"
+    assert on("portal", "end", named["id"], "--json").json["state"] == "ended"
+    for half in ((), (named["id"], "--account", "globex"), ("--subject", "ana@globex")):
+        assert on("portal", "end", *half).code == 2
+    for refused in (
+        ("globex", "--subject", "x", "--return-url", "http://evil.example"),
+        ("nobody", "--subject", "x"),
+    ):
+        assert on("portal", "open", *refused).code == 1
+    assert on("portal", "open", "globex", "--subject", "x", "--role", "owner").code == 2
