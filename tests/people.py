@@ -1,10 +1,10 @@
-"""People for tests: members of accounts and operators, who have chosen a password, and their open sessions."""
+"""People for tests: members of accounts and operators, who have chosen a password, visitors, and their open sessions."""
 
 from secrets import token_hex
 from typing import Any
 
 from keywright import Keywright
-from keywright.model import Person, Session
+from keywright.model import Person, PortalLink, Session
 from keywright.server.callers import csrf_token
 
 PASSWORD = "four words beside gravel"
@@ -30,6 +30,19 @@ def member(kw: Keywright, role: str, account: str = "globex") -> Person:
     invited = kw.installation.people.invite(email, account=account, role=role)
     assert invited.person is not None
     return invited.person
+
+
+def visit(kw: Keywright, account: str = "globex", **more: Any) -> tuple[str, Session]:
+    """A visitor of the portal, come by a link of the host's: what their cookie holds, and the session."""
+    link = kw.portal.open(**{"account": account, "subject": f"ana@{account}"} | more)
+    begun = kw.portal.enter(code_of(link))
+    return begun.token, begun.session
+
+
+def code_of(link: PortalLink) -> str:
+    """What a link of the portal holds."""
+    assert link.url is not None
+    return link.url.rpartition("/portal/")[2]
 
 
 def as_person(kw: Keywright, begun: tuple[str, Session], account: str | None = None) -> dict[str, str]:

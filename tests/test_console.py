@@ -247,6 +247,10 @@ PAGES: dict[str, Entry] = {
     "POST /console/@{account}/management-keys": Entry(200, lambda _: {"name": "CI", "scopes": "verify"}),
     "POST /console/@{account}/management-keys/{key_id}": Entry(303, thing=lambda things: things.managed),
     "GET /console/operator/health": Entry(),
+    "GET /portal": Entry(),
+    "GET /portal/looks/{keyspace}.css": Entry(404),  # of a profile without a colour; the others: test_portal
+    "GET /portal/{code}": Entry(404),
+    "POST /portal/{code}": Entry(404),
     "GET /{link:path}": Entry(303),
 }
 ROUTES = {f"{page.method} {page.path}": page for page in console.ROUTES}
@@ -257,7 +261,7 @@ def address(path: str, thing: str) -> str:
     if path == "/{link:path}":
         return "/settings?tab=api-webhooks"
     filled = {"account": "globex", "keyspace": "every", "act": "delete", "username": "initech"}
-    filled |= dict.fromkeys(("key_id", "person", "alert_id"), thing)
+    filled |= dict.fromkeys(("key_id", "person", "alert_id"), thing) | {"code": "used"}
     return re.sub(r"\{(\w+)\}", lambda found: filled[found[1]], path)
 
 
@@ -711,6 +715,7 @@ TABLE = {
 #: Pages that only ask what another page then does, or lead on to one.
 ASKING = {
     "GET /", "GET /console", "GET /console/", "GET /{link:path}", "GET /console/sign-in", "GET /console/link", "GET /console/prove",
+    "GET /portal", "GET /portal/looks/{keyspace}.css", "GET /portal/{code}", "POST /portal/{code}",
     "GET /console/@{account}", f"GET {AT}/new", f"GET {AT}/{{key_id}}/edit", f"GET {AT}/{{key_id}}/{{act}}",
 }  # fmt: skip
 #: What the API is sent for each page that changes something, where it wants a body.

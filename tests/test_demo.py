@@ -145,6 +145,19 @@ def test_every_printed_line_is_true(demo: Demo) -> None:
     assert demo.text.count("one character changed, 401:\n") == 7
 
 
+def test_the_portal_opens_without_a_password(demo: Demo) -> None:
+    """The line that asks for a link of the portal is answered with one that leads to the account's keys."""
+    (line,) = [shown.line for shown in demo.lines if "/v1/portal/sessions" in shown.line]
+    _, body = curl(line)
+    url = json.loads(body)["url"]
+    with requests.Session() as browser:
+        came = browser.get(url, timeout=PATIENCE)
+
+    assert url.startswith(f"{demo.server}/portal/")
+    assert came.url == f"{demo.server}/console/@northwind/fullwhere/keys"
+    assert "admin@northwind.example" in came.text
+
+
 def test_a_taken_port_is_passed_over(demo: Demo) -> None:
     """Where the port is taken, the next that is free is used, and what is printed names it."""
     ports = [int(url.rpartition(":")[2]) for url in (demo.server, demo.host)]

@@ -34,6 +34,7 @@ def door(kw: Keywright) -> Iterator[Door]:
         MEMBERS[id(opened)] = member(kw, "analyst").id
         HOOKED[id(opened)] = hook(kw).endpoint.id
         ALERTED[id(opened)] = alerted(kw)
+        VISITED[id(opened)] = visited(kw)
         yield opened
 
 
@@ -45,6 +46,8 @@ MEMBERS: dict[int, str] = {}
 HOOKED: dict[int, str] = {}
 #: And an alert, for the routes on alerts.
 ALERTED: dict[int, str] = {}
+#: And a visit of the portal, for the routes on those.
+VISITED: dict[int, str] = {}
 
 
 @pytest.fixture
@@ -92,6 +95,12 @@ def alerted(kw: Keywright) -> str:
     with kw.installation.database.write("usage") as tx:
         alerts.add(tx, one)
     return one.id
+
+
+def visited(kw: Keywright) -> str:
+    """A visit of globex's portal, in ``every``, production."""
+    where = {"account": "globex", "keyspace": "every", "environment": "production"}
+    return kw.portal.open(subject="ana@globex", **where).session.id
 
 
 def _unproven(kw: Keywright, _id: str) -> object:
@@ -404,6 +413,60 @@ ROUTES: dict[str, Route] = {
     "POST /v1/people/{person_id}/enable": Route("people:write", operator=True),
     "POST /v1/people/{person_id}/dismiss": Route("people:write", operator=True, status=409),
     "POST /v1/people/{person_id}/reset": Route("people:write", status=201, operator=True),
+    "POST /v1/portal/sessions": Route(
+        "portal:write",
+        {
+            "account": "globex",
+            "subject": "ana@globex",
+            "role": "analyst",
+            "keyspace": "every",
+            "environment": "production",
+            "preview": True,
+        },
+        201,
+        also=ANALYST,
+        bad=(
+            *({"subject": wrong} for wrong in ("", *WRONG_TEXTS)),
+            *({"name": wrong} for wrong in WRONG_TEXTS),
+            {"role": "owner"},
+            {"role": "root"},
+            {"access": "root"},
+            {"access": "read_only"},
+            {"scopes": ["things:read"]},
+            {"environment": "nowhere"},
+            {"environment": 5},
+            {"preview": "yes"},
+            *(
+                {"return_url": wrong}
+                for wrong in (
+                    "http://app.example.com/",
+                    "javascript:alert(1)",
+                    "//app.example.com/",
+                    "https://",
+                    "https://ana@app.example.com/",
+                    "https://app.example.com/#keys",
+                    "https://app.example.com/\\evil.example",
+                    "https://app.example.com/\r\nSet-Cookie: a=b",
+                    "https://app.example.com;script-src *",
+                    "https://app.example.com/" + "x" * 2_000,
+                    5,
+                )
+            ),
+            {"ends_at": "2030-01-01T00:00:00Z"},
+        ),
+    ),
+    "GET /v1/portal/sessions": Route(
+        "portal:read",
+        foreign=False,
+        bad_queries=(*(q for q in _BAD_PAGES if q[:2] not in ("q=", "st")), "subject=" + "x" * 201),
+    ),
+    "GET /v1/portal/sessions/{visit_id}": Route("portal:read"),
+    "DELETE /v1/portal/sessions/{visit_id}": Route("portal:write"),
+    "POST /v1/portal/sessions/end": Route(
+        "portal:write",
+        {"account": "globex", "subject": "ana@globex"},
+        bad=({"account": 5}, {"subject": ["x"]}, {"x": 1}),
+    ),
     "GET /v1/audit": Route(
         "audit:read",
         foreign=False,
@@ -541,6 +604,7 @@ def filled(door: Door, path: str, key_id: str) -> str:
         "person_id": MEMBERS[id(door)],
         "webhook_id": HOOKED[id(door)],
         "alert_id": ALERTED[id(door)],
+        "visit_id": VISITED[id(door)],
     }
     return path.format(**things)
 
@@ -654,7 +718,7 @@ def test_the_foreign_do_not_find_it(door: Door, kw: Keywright, key: Issued, name
     before = key_and_account(kw, key)
     if "/v1/keyspaces" in name:
         bounds = [{"keyspace": "default"}]
-    elif "/v1/accounts" in name or "/v1/people" in name:
+    elif "/v1/accounts" in name or "/v1/people" in name or name.endswith("/sessions/end"):
         bounds = [{"account": "initech"}]
     else:
         bounds = [

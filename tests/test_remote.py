@@ -175,6 +175,10 @@ def _member(on: Remote) -> str:
     return member(on.kw, "analyst").email
 
 
+def _visited(on: Remote) -> str:
+    return on.kw.portal.open(account="globex", subject="ana@globex").session.id
+
+
 class Verb(NamedTuple):
     """How a verb is run in both places; ``made`` makes what it is run on, whose name takes the place of ``{}``."""
 
@@ -213,6 +217,11 @@ COMMANDS: dict[str, Verb | str] = {
     "people enable": LOCAL,
     "people dismiss": LOCAL,
     "people reset": LOCAL,
+    "portal open": Verb(
+        "globex --subject ana@globex --name Ana --keyspace every --return-url https://app.example.com/ --access read_only"
+    ),
+    "portal list": Verb("--account globex --subject ana@globex", _visited, once=True),
+    "portal end": Verb("{}", _visited),
     "scan": NOWHERE,
     "doctor": LOCAL,
     "explain": LOCAL,
@@ -323,6 +332,8 @@ def plain(text: str, made: str) -> str:
         (r"(token|pair|secret) …\w{4}", "HINT"),
         (r"http://127\.0\.0\.1:[0-9]+", "URL"),
         (r"prsn_[0-9a-f]+", "PERSON"),
+        (r"portal/[\w-]{43}", "LINK"),
+        (r"ptl_[0-9a-f]{20}", "VISIT"),
         (r"we_[0-9A-Za-z]{15}", "WEBHOOK"),
         (r"msg_[0-9A-Za-z]{24}", "MESSAGE"),
         (r"link#[\w-]{43}", "LINK"),

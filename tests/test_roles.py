@@ -13,7 +13,18 @@ from keywright.profiles import SHIPPED, load, source
 from keywright.roles import RIGHTS, ROLES, closed, may_give
 from people import as_person, begin, member
 from surfaces import Door, server
-from test_management_api import ALERTED, HOOKED, MANAGED, MEMBERS, ROUTES, alerted, hook, send
+from test_management_api import (
+    ALERTED,
+    HOOKED,
+    MANAGED,
+    MEMBERS,
+    ROUTES,
+    VISITED,
+    alerted,
+    hook,
+    send,
+    visited,
+)
 
 
 @pytest.fixture
@@ -35,6 +46,7 @@ def _fresh_things(kw: Keywright, door: Door) -> str:
         kw.installation.webhooks.delete(endpoint.id)  # an account may have so many only
     HOOKED[id(door)] = hook(kw).endpoint.id
     ALERTED[id(door)] = alerted(kw)
+    VISITED[id(door)] = visited(kw)
     return make(kw).key.id
 
 

@@ -45,6 +45,8 @@ from keywright.model import (
     Key,
     Page,
     Person,
+    PortalLink,
+    PortalSession,
     Several,
     Verdict,
 )
@@ -96,6 +98,7 @@ class Client:
         self.management_keys = ManagementKeys(self._connections)
         self.accounts = Accounts(self._connections)
         self.people = People(self._connections)
+        self.portal = Portal(self._connections)
         self.keyspaces = Keyspaces(self._connections)
         self.trail = Trail(self._connections)
         self.usage = Usage(self._connections)
@@ -534,6 +537,48 @@ class People(Noun):
     def remove(self, person_id: str, *, account: str | None, actor: Actor | None = None) -> Person:
         """Take somebody's place in an account away. Raises ``NotFound``, ``Exceeds`` or ``Conflict``."""
         return received.person(self._ask("DELETE", f"/v1/people/{place(person_id)}", account=account))
+
+
+class Portal(Noun):
+    """The verbs on visits of the portal."""
+
+    def open(
+        self,
+        *,
+        account: str,
+        subject: str,
+        actor: Actor | None = None,
+        base_url: str | None = None,
+        **given: Any,
+    ) -> PortalLink:
+        """Make the link by which somebody, whom the host has signed in, comes to the keys of an account.
+
+        Takes what the library's own verb takes; where the link leads is the server's to say. Raises ``NotFound``,
+        ``Invalid`` or ``Exceeds``.
+        """
+        said = {name: value for name, value in given.items() if value is not None}
+        if "scopes" in said:
+            said["scopes"] = list(said["scopes"])
+        body = said | {"account": account, "subject": subject}
+        return received.portal_link(self._ask("POST", "/v1/portal/sessions", body))
+
+    def get(self, visit_id: str) -> PortalSession:
+        """Read one. Raises ``NotFound``."""
+        return received.portal_session(self._ask("GET", f"/v1/portal/sessions/{place(visit_id)}"))
+
+    def list(self, **narrow: Any) -> Page:  # the verb of every surface
+        """Some visits, newest first, up to a day after their end. Raises ``NotFound`` or ``Invalid``."""
+        return _page(self._ask("GET", "/v1/portal/sessions", **narrow), received.portal_session)
+
+    def end(self, visit_id: str, *, actor: Actor | None = None) -> PortalSession:
+        """End one. Raises ``NotFound``."""
+        return received.portal_session(self._ask("DELETE", f"/v1/portal/sessions/{place(visit_id)}"))
+
+    def end_all(self, *, account: str, subject: str | None = None, actor: Actor | None = None) -> int:
+        """End all of an account, or those of one subject; how many that were. Raises ``NotFound``."""
+        body = {"account": account} | ({} if subject is None else {"subject": subject})
+        many: int = self._ask("POST", "/v1/portal/sessions/end", body)["ended"]
+        return many
 
 
 class Keyspaces(Noun):

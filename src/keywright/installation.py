@@ -5,7 +5,7 @@
 
 import atexit
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import count
@@ -33,6 +33,7 @@ from keywright.desk.leaks import Leaks
 from keywright.desk.mails import Mails
 from keywright.desk.management_keys import ManagementKeys
 from keywright.desk.people import People
+from keywright.desk.portal import Portal
 from keywright.desk.quotas import Quotas
 from keywright.desk.refusals import Refusals
 from keywright.desk.sessions import Sessions
@@ -107,6 +108,8 @@ class Installation:
         webhook_networks: Iterable[Network] = (),
         allowance: Allowance = USUAL,
         mailing: "Mailing | None" = None,
+        base_url: str = "",
+        portal_hosts: Sequence[str] = (),
     ) -> None:
         self.database = database
         self.keyring = keyring
@@ -144,6 +147,7 @@ class Installation:
         self.factors = Factors(database, keyring, clock)
         self.sessions = Sessions(database, keyring, clock, self.factors)
         self.people = People(database, keyring, clock, self.sessions)
+        self.portal = Portal(database, keyring, clock, self.sessions, base_url=base_url, hosts=portal_hosts)
         self.trail = Trail(database, keyring, clock)
         self.usage = Usage(database, keyring, clock, self.meter, self.upkeep)
         self.refusals = Refusals(database, keyring, clock, self.meter)
@@ -302,6 +306,8 @@ def open_installation(
     webhook_networks: Iterable[Network] = (),
     allowance: Allowance = USUAL,
     mailing: "Mailing | None" = None,
+    base_url: str = "",
+    portal_hosts: Sequence[str] = (),
 ) -> Installation:
     """Open a database, bringing a SQLite one up to date, or making it where there is none.
 
@@ -312,7 +318,8 @@ def open_installation(
     it is made together with a new one. ``slots`` is the directory of the workers' slot files: beside a SQLite database,
     unless it is named, and for PostgreSQL among the temporary files. Counts are kept by the minute and by the hour for so
     many days. ``allowance`` is how often a source may fail to prove a key before its failures are made cheap, ``mailing`` by
-    which server alerts are told of by e-mail. Raises ``CannotStart`` with one line that says what to do.
+    which server alerts are told of by e-mail; ``base_url`` is where the server is reached that links of the portal lead to,
+    ``portal_hosts`` the hosts that they may lead back to, or none for any. Raises ``CannotStart`` with one line that says what to do.
     """
     database = Database(url)
     try:
@@ -332,6 +339,8 @@ def open_installation(
             webhook_networks=webhook_networks,
             allowance=allowance,
             mailing=mailing,
+            base_url=base_url,
+            portal_hosts=portal_hosts,
         )
         opened.keyspaces.prepare()
         opened.freshness.begin()
@@ -477,8 +486,12 @@ class Keywright:
         on_store_loss: Policy = "serve",
         max_stale: int = 60,
         slots: str | Path | None = None,
+        public_url: str = "",
     ) -> None:
-        """Open the database. Raises ``CannotStart``."""
+        """Open the database. ``public_url`` is where its server is reached, which links of the portal lead to.
+
+        Raises ``CannotStart``.
+        """
         opened = open_installation(
             database,
             secret=secret,
@@ -486,6 +499,7 @@ class Keywright:
             on_store_loss=on_store_loss,
             max_stale=max_stale,
             slots=None if slots is None else Path(slots),
+            base_url=public_url,
         )
         self.installation = opened
         self.keyspace = keyspace
@@ -514,6 +528,11 @@ class Keywright:
     def accounts(self) -> Accounts:
         """The verbs on accounts."""
         return self.installation.accounts
+
+    @property
+    def portal(self) -> Portal:
+        """The verbs on visits of the portal."""
+        return self.installation.portal
 
     @property
     def keyspaces(self) -> Keyspaces:

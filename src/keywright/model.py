@@ -17,6 +17,7 @@ KeyState = Literal["active", "disabled", "invalidated", "expired", "deleted"]
 LimitKind = Literal["quota", "rate", "credits"]
 Role = Literal["owner", "admin", "developer", "analyst", "auditor"]
 PersonState = Literal["invited", "active", "disabled"]
+PortalState = Literal["waiting", "open", "ended"]
 Network = IPv4Network | IPv6Network
 
 #: Our own keyspace, whose keys open the management API.
@@ -115,6 +116,14 @@ class RolePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     manage: tuple[Role, ...] = ("owner", "admin", "developer")
 
 
+class PortalLook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the portal looks to visitors who see a keyspace: whose it is, its colour, and the words that lead back."""
+
+    title: str = ""
+    accent: str = ""  # #rrggbb
+    back: str = ""
+
+
 class Fields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which fields the creation form asks for, and which must be filled."""
 
@@ -163,6 +172,7 @@ class Keyspace(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}
     navigation: tuple[str, ...] = ()
     deep_link: str = ""
+    portal: PortalLook = PortalLook()
     misuse: dict[str, Threshold] = {}
     leaks: Literal["notify", "disable", "invalidate"] = "notify"
     imported: ImportPolicy | None = None
@@ -321,16 +331,59 @@ class Person(msgspec.Struct, frozen=True):
     factor_since: int | None = None  # since when signing in takes a second factor
 
 
+class PortalSession(msgspec.Struct, frozen=True, kw_only=True):
+    """A visit of somebody whom the host vouches for: by a link that it asked for, in one account, for some hours."""
+
+    id: str
+    account_id: str
+    account: str
+    keyspace: str | None  # the only one they see; None: whichever their role may
+    environment: str | None
+    subject: str  # what the host calls them
+    name: str
+    role: Role
+    access: Access
+    scopes: tuple[str, ...]
+    return_url: str  # where they go from here; nothing where the host named none
+    preview: bool  # somebody of the host looks on, and changes nothing
+    created_at: int
+    created_by: str
+    link_ends_at: int
+    began_at: int | None  # when the link was followed
+    ends_at: int
+    ended_at: int | None  # when somebody ended it
+    seen_at: int | None = None
+    state: PortalState = "waiting"
+
+
+class PortalLink(msgspec.Struct, frozen=True):
+    """A visit that was just allowed, and the address that begins it, which is told this once and works once.
+
+    Of a call that was repeated under its ``Idempotency-Key`` there is no address: whoever lost it asks for another.
+    """
+
+    session: PortalSession
+    url: str | None
+
+    def __repr__(self) -> str:
+        return f"PortalLink(session={self.session.id!r})"
+
+
 class Session(msgspec.Struct, frozen=True):
-    """A person signed in. ``id`` names it; what opens it is known to the browser alone."""
+    """A person signed in. ``id`` names it; what opens it is known to the browser alone.
+
+    Of a visitor of the portal ``visit`` says what the host has let them do, and ``rights`` is what is left of it now.
+    """
 
     id: str
     person: Person
     began_at: int
-    proven_at: int  # when the password was given last
+    proven_at: int  # when the password was given last; of a visitor, who has none, 0
     ends_at: int
     source: str
     seen_at: int
+    visit: PortalSession | None = None
+    rights: frozenset[str] = frozenset()
 
 
 class StoredSecret(msgspec.Struct, frozen=True):
@@ -559,7 +612,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 class Actor(msgspec.Struct, frozen=True):
     """Who does something, for the audit trail and for what they may grant."""
 
-    kind: Literal["command", "library", "management_key", "key", "person", "system"]
+    kind: Literal["command", "library", "management_key", "key", "person", "visitor", "system"]
     id: str
     source: str = ""  # an address, or nothing
     request_id: str = ""

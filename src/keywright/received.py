@@ -34,6 +34,9 @@ from keywright.model import (
     Membership,
     Person,
     Plan,
+    PortalLink,
+    PortalLook,
+    PortalSession,
     Preset,
     Propagation,
     RolePolicy,
@@ -245,6 +248,19 @@ def invited(said: dict[str, Any]) -> InvitedThere:
     return InvitedThere(person(said["person"]), link["token"], parse_instant(link["ends_at"]), link["url"])
 
 
+def portal_session(said: dict[str, Any]) -> PortalSession:
+    """A visit of the portal. Of its account the username is known, and not its id."""
+    times = ("created_at", "link_ends_at", "began_at", "seen_at", "ends_at", "ended_at")
+    read: dict[str, Any] = {name: instant(said[name]) for name in times}
+    read |= {"scopes": tuple(said["scopes"]), "return_url": said["return_url"] or "", "account_id": ""}
+    return PortalSession(**{name: value for name, value in said.items() if name != "url"} | read)
+
+
+def portal_link(said: dict[str, Any]) -> PortalLink:
+    """A visit that was just allowed, and its address."""
+    return PortalLink(portal_session(said), said["url"])
+
+
 def keyspace(said: dict[str, Any]) -> Keyspace:
     """A keyspace. Of its gates the names are known, and nothing else."""
     return Keyspace(
@@ -268,6 +284,7 @@ def keyspace(said: dict[str, Any]) -> Keyspace:
         imported=None if said["imported"] is None else msgspec.convert(said["imported"], ImportPolicy),
         navigation=tuple(said["navigation"]),
         deep_link=said["deep_link"] or "",
+        portal=PortalLook(**{name: value or "" for name, value in said["portal"].items()}),
     )
 
 

@@ -40,6 +40,9 @@ RIGHTS: Final[dict[Role, frozenset[str]]] = {
     "analyst": _READS,
     "auditor": _READS | {"accounts:read", "people:read", "audit:read", "alerts:read"},
 }
+#: What a visitor of the portal holds at most, whatever the role: keys, and what became of requests with them. Nothing of
+#: people, management keys, webhooks or the audit trail.
+_VISITS: Final = _READS | {"keys:write", "alerts:read"}
 #: The roles that each may give and take; whoever is not named may give none.
 _GIVES: Final[dict[Role, frozenset[Role]]] = {
     "owner": frozenset(ROLES),
@@ -51,6 +54,11 @@ OWN_ACTS: Final[frozenset[Role]] = frozenset({"developer"})
 
 #: Scopes over which a keyspace has a say. Usage, refusals and alerts name keys: whoever may not see those, does not see these.
 OVER_KEYS: Final = frozenset({"keys:read", "keys:write", "usage:read", "alerts:read", "alerts:write"})
+
+
+def of_visit(role: Role, *, preview: bool) -> frozenset[str]:
+    """The scopes of a visitor of the portal: those of the role that are about keys and, of a preview, that change nothing."""
+    return (RIGHTS[role] & _VISITS) - ({"keys:write"} if preview else set())
 
 
 def may_give(giver: Role, role: Role) -> bool:

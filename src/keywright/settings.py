@@ -22,7 +22,7 @@ class Setting(NamedTuple):
     """One setting: its name, how its text is read, its default as text, and a sentence about it."""
 
     name: str
-    kind: str  # text, address (of a server), database, networks, number:LEAST-MOST, choice:a,b
+    kind: str  # text, address (of a server), database, networks, hosts, number:LEAST-MOST, choice:a,b
     default: str
     sentence: str
     confidential: bool = False
@@ -91,6 +91,12 @@ SETTINGS: Final = (
         "networks",
         "",
         "Networks of your own that webhooks may go to all the same; over plain http too where they are loopback.",
+    ),
+    Setting(
+        "portal_hosts",
+        "hosts",
+        "",
+        "Hosts that a visitor of the portal may be led back to; without it any, over https.",
     ),
     Setting(
         "leaks_github_keys_url",
@@ -194,6 +200,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     second_factor: str
     drain_seconds: int
     webhook_networks: tuple[Network, ...]
+    portal_hosts: tuple[str, ...]
     leaks_github_keys_url: str
     smtp_host: str
     smtp_port: int
@@ -349,6 +356,8 @@ def _say_kind(setting: Setting) -> str:
             return " or ".join(f"`{choice}`" for choice in more.split(","))
         case "networks":
             return "networks, in TOML a list, elsewhere with commas between"
+        case "hosts":
+            return "names of hosts, in TOML a list, elsewhere with commas between"
         case "address" | "published":
             return "an address, `https://…`"
         case "mailboxes" if more == "1":
@@ -389,7 +398,7 @@ def _text(
 
 
 def _written(setting: Setting, value: Any) -> str:
-    if setting.kind.startswith(("networks", "mailboxes")) and isinstance(value, list):
+    if setting.kind.startswith(("networks", "hosts", "mailboxes")) and isinstance(value, list):
         return ",".join(str(item) for item in value)
     wanted = int if setting.kind.startswith("number") else str
     if not isinstance(value, wanted) or isinstance(value, bool):
@@ -407,6 +416,12 @@ def _read(setting: Setting, text: str) -> Any:
             return int(text)
         case "networks":
             return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+        case "hosts":
+            hosts = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+            for host in hosts:
+                if not _HOST.match(host):
+                    raise ValueError(f"{host[:80]!r} is not the name of a host, such as app.example.com")
+            return hosts
         case "mailboxes":
             found = tuple(part.strip() for part in text.split(",") if part.strip())
             wrong = [part for part in found if not _MAILBOX.match(part)]
@@ -430,6 +445,7 @@ def _read(setting: Setting, text: str) -> Any:
 
 _CONTACT: Final = re.compile(r"\A(mailto:[!-~]+@[!-~]+|https://[!-~]+)\Z")
 _MAILBOX: Final = re.compile(r"\A[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\Z")
+_HOST: Final = re.compile(r"\A[a-z0-9-]+(\.[a-z0-9-]+)*\Z")
 #: Where something is published that is believed: over https, or on this machine itself.
 _PUBLISHED: Final = re.compile(
     r"\A(https://[^\s/?#@]+|http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?)(/[^\s?#]*)?\Z"

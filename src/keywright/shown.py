@@ -23,6 +23,8 @@ from keywright.model import (
     Keyspace,
     Limit,
     Person,
+    PortalLink,
+    PortalSession,
     Propagation,
     Session,
     Several,
@@ -228,6 +230,30 @@ def person(record: Person) -> dict[str, Any]:
     }
 
 
+def portal_session(record: PortalSession) -> dict[str, Any]:
+    """A visit of the portal, without what opens it."""
+    plain = (
+        "id", "account", "keyspace", "environment", "subject", "name", "role", "access", "preview", "state", "created_by",
+    )  # fmt: skip
+    times = ("created_at", "link_ends_at", "began_at", "seen_at", "ends_at", "ended_at")
+    return {
+        **{name: getattr(record, name) for name in plain},
+        "scopes": list(record.scopes),
+        "return_url": record.return_url or None,
+        **{name: _time(getattr(record, name)) for name in times},
+    }
+
+
+def own_visit(record: PortalSession) -> dict[str, Any]:
+    """A visit, as its visitor may know it: not whose management key let them in."""
+    return {name: value for name, value in portal_session(record).items() if name != "created_by"}
+
+
+def portal_link(link: PortalLink) -> dict[str, Any]:
+    """A visit that was just allowed, with the address that begins it, which no other answer has."""
+    return {"url": link.url, **portal_session(link.session)}
+
+
 def session(record: Session, *, current: bool) -> dict[str, Any]:
     """A session, without what opens it."""
     return {
@@ -284,6 +310,7 @@ def keyspace(record: Keyspace, created_at: int, updated_at: int) -> dict[str, An
         "labels": record.labels,
         "navigation": list(record.navigation),
         "deep_link": record.deep_link or None,
+        "portal": {name: value or None for name, value in msgspec.structs.asdict(record.portal).items()},
         "created_at": rfc3339(created_at),
         "updated_at": rfc3339(updated_at),
     }

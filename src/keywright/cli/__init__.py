@@ -28,6 +28,7 @@ COMMANDS = {
     "keys": ("keys", "Create, list, edit, rotate, stop and delete keys."),
     "accounts": ("accounts", "Create, suspend and activate accounts."),
     "people": ("people", "Who signs in: members of accounts, and operators."),
+    "portal": ("portal", "Bring customers' admins to their keys, without a password here."),
     "keyspaces": ("keyspaces", "Apply and read keyspaces."),
     "scopes": ("definitions:scopes", "List the scopes of keyspaces."),
     "plans": ("definitions:plans", "List the plans of keyspaces."),

@@ -6,6 +6,7 @@ Every line that is printed was tried a moment before, against the servers that i
 import asyncio
 import http.client
 import importlib.util
+import json
 import os
 import secrets
 import shutil
@@ -176,6 +177,9 @@ def _tell(
         "",
         "The management API",
         *_tried({"Authorization": f"Bearer {token}"}, f"{keywright_url}/v1/keys"),
+        "",
+        f"The portal: open the link of the answer, and look after the keys of {SYSTEMS[0].account} without a password",
+        *_asked(token, f"{keywright_url}/v1/portal/sessions", SYSTEMS[0]),
     ]
     for system in SYSTEMS:
         key = issued[system.profile]
@@ -206,6 +210,21 @@ def _tried(headers: dict[str, str], url: str, how: str = "") -> list[str]:
         connection.close()
     lines = [f"  {how}{answer.status}:", curl(headers, url)]
     return lines if answer.status == 200 else [*lines, f"  {body}"]
+
+
+def _asked(token: str, url: str, system: System) -> list[str]:
+    """A curl line that asks for a link of the portal, under what it was answered with just now."""
+    from keywright.presentations import curl
+
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    body = json.dumps({"account": system.account, "keyspace": system.profile, "subject": _admin(system)})
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+    try:
+        connection.request("POST", urlsplit(url).path, body, headers)
+        status = connection.getresponse().status
+    finally:
+        connection.close()
+    return [f"  {status}:", f"{curl(headers, url)} -d '{body}'"]
 
 
 def _spoilt(headers: dict[str, str]) -> dict[str, str]:

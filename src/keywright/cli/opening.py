@@ -215,6 +215,8 @@ def opened(
         usage_minutes_kept=found.usage_minutes_kept,
         usage_hours_kept=found.usage_hours_kept,
         webhook_networks=found.webhook_networks,
+        base_url=found.base_url,
+        portal_hosts=found.portal_hosts,
     ) as installation:
         yield installation
 

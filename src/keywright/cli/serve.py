@@ -96,6 +96,8 @@ def _open(found: "Settings") -> "Installation":
         usage_hours_kept=found.usage_hours_kept,
         webhook_networks=found.webhook_networks,
         mailing=mailing(found),
+        base_url=found.base_url,
+        portal_hosts=found.portal_hosts,
         allowance=Allowance(found.throttle_failures, found.throttle_seconds),
     )
 

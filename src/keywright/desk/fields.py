@@ -21,10 +21,16 @@ METADATA_DEPTH: Final = 20
 SEARCH_LENGTH: Final = 200
 NETWORKS: Final = 100
 SCOPES: Final = 200
+RETURN_LENGTH: Final = 2_000
 
 _USERNAME: Final = re.compile(r"\A[a-z0-9][a-z0-9._@+-]{0,63}\Z")
 #: Good enough to write to: what is before the @ is the receiver's business (RFC 5321 2.3.11).
 _EMAIL: Final = re.compile(r"\A[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\Z")
+#: An address without name and password, in characters that need no escape where it is written: a header, a policy.
+_RETURN: Final = re.compile(
+    r"\A(https://(?P<secure>[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*)|http://(?P<near>127\.0\.0\.1|localhost))(:[0-9]{1,5})?"
+    r"([/?][A-Za-z0-9/?&=%~._:@!$'()*+,;-]*)?\Z"
+)
 #: Control characters, and those that turn the direction of the text that follows a name.
 _HIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _HIDDEN_BUT_LINES: Final = re.compile(
@@ -76,6 +82,24 @@ def email(text: Any) -> str:
     if not isinstance(text, str) or len(text) > 254 or not _EMAIL.match(text.strip()):
         raise Invalid("is an address such as ana@example.com", path="email")
     return text.strip().lower()
+
+
+def return_url(text: Any, hosts: Sequence[str]) -> str:
+    """Where a visitor of the portal goes from here, or nothing; with ``hosts`` to one of them. Raises ``Invalid``."""
+    if text is None or text == "":
+        return ""
+    found = _RETURN.match(text) if isinstance(text, str) and len(text) <= RETURN_LENGTH else None
+    if found is None:
+        raise Invalid(
+            "is https://…, or http:// on 127.0.0.1 or localhost, in plain characters and without #",
+            path="return_url",
+        )
+    host = found["secure"] or found["near"]
+    if hosts and host.lower() not in hosts:
+        raise Invalid(
+            f"leads to {host[:60]}, which the setting portal_hosts does not name", path="return_url"
+        )
+    return found[0]
 
 
 def access(

@@ -93,11 +93,10 @@ class Sessions(Desk):
             person = None if stored is None else people.get(connection, person_id=stored.person_id)
         if stored is None or person is None or person.state != "active" or now >= stored.ends_at:
             return None
-        seen_at = self._seen([stored]).get(stored.id, stored.began_at)
+        seen_at = self.seen([stored.id]).get(stored.id, stored.began_at)
         if now - seen_at >= IDLE * SECOND:
             return None
-        if now - seen_at >= _SEEN_EVERY * SECOND:
-            self._see(stored.id, now)
+        self.see(stored.id, seen_at, now)
         return _session(stored, person, seen_at)
 
     def list(self, person: Person) -> tuple[Session, ...]:  # the verb of every surface
@@ -105,7 +104,7 @@ class Sessions(Desk):
         now = self.clock()
         with self.database.read() as connection:
             stored = sessions.of(connection, person.id)
-        seen = self._seen(stored)
+        seen = self.seen([one.id for one in stored])
         found = (_session(one, person, seen.get(one.id, one.began_at)) for one in stored)
         return tuple(one for one in found if now < one.ends_at and now - one.seen_at < IDLE * SECOND)
 
@@ -147,6 +146,21 @@ class Sessions(Desk):
     def is_fresh(self, session: Session) -> bool:
         """Whether the password was given so lately that a dangerous act needs it no more."""
         return self.clock() - session.proven_at < FRESH * SECOND
+
+    def seen(self, session_ids: Sequence[str]) -> dict[str, int]:
+        """When some sessions were seen last."""
+        with self.database.read("usage") as connection:
+            return sessions.last_seen(connection, list(session_ids))
+
+    def see(self, session_id: str, seen_at: int, now: int) -> None:
+        """Note that a session is in use, if that was not noted a moment ago. Nothing of it goes to the keys file."""
+        if now - seen_at < _SEEN_EVERY * SECOND:
+            return
+        try:
+            with self.database.write("usage") as tx:
+                sessions.see(tx, session_id, now)
+        except Unavailable:  # counting is down: whoever is signed in stays so
+            return
 
     # ---------------------------------------------------------------------------------------------- one-time links
 
@@ -320,17 +334,6 @@ class Sessions(Desk):
     def _pardon(self, email: str) -> None:
         with self.database.write("usage") as tx:
             sessions.pardon(tx, self._subject(f"mail {email}"))
-
-    def _seen(self, stored: Sequence[StoredSession]) -> dict[str, int]:
-        with self.database.read("usage") as connection:
-            return sessions.last_seen(connection, [one.id for one in stored])
-
-    def _see(self, session_id: str, now: int) -> None:
-        try:
-            with self.database.write("usage") as tx:
-                sessions.see(tx, session_id, now)
-        except Unavailable:  # counting is down: whoever is signed in stays so
-            return
 
 
 def _check_factor(person: Person, *, proven: bool) -> None:

@@ -13,7 +13,7 @@ from keywright.store.audit import Broken, Head
 from keywright.times import SECOND
 
 LONGEST_PAGE = 1000
-ACTORS = ("command", "library", "management_key", "key", "person", "system")
+ACTORS = ("command", "library", "management_key", "key", "person", "visitor", "system")
 
 
 class Trail(Desk):
@@ -78,7 +78,8 @@ class Trail(Desk):
         target = ("route", act)
         with self.change() as change:
             since = change.now - change.now % (60 * SECOND)
-            if not audit.told_since(change.tx, actor, "refused", target, since):
+            within = account if actor.kind == "visitor" else None
+            if not audit.told_since(change.tx, actor, "refused", target, since, within):
                 change.tell(actor, "refused", target, account=account, lacking=lacking)
 
     def walk(self, after: int = 0) -> Iterator[dict[str, Any]]:

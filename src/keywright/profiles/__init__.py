@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from keywright import hygiene, limits, misuse
+from keywright import accents, hygiene, limits, misuse
 from keywright.credential import CODE, IMPORTABLE, LONGEST, MANAGEMENT_PREFIX, OTHERS_PREFIXES, PREFIX
 from keywright.errors import Invalid, ProfileError
 from keywright.model import (
@@ -28,6 +28,7 @@ from keywright.model import (
     Letter,
     Limit,
     Plan,
+    PortalLook,
     Preset,
     Role,
     RolePolicy,
@@ -177,6 +178,7 @@ class _Definition(msgspec.Struct, forbid_unknown_fields=True):
     labels: dict[str, str] = {}
     navigation: list[str] = []
     deep_link: str = ""
+    portal: PortalLook = PortalLook()
     misuse: dict[str, _Misuse] = {}
     leaks: str = "notify"
     imported: ImportPolicy | None = None
@@ -255,6 +257,8 @@ MANAGEMENT_SCOPES: Final[dict[str, tuple[str, bool]]] = {
     "alerts:read": ("List and read alerts of misuse", True),
     "alerts:write": ("Acknowledge and resolve alerts", False),
     "leaks:report": ("Report leaked keys, as a scanner of one's own", False),
+    "portal:read": ("List visits of the portal", True),
+    "portal:write": ("Open the portal for a customer's admin, and end visits", False),
 }
 
 
@@ -301,6 +305,7 @@ def _checked(d: _Definition) -> Keyspace:
         labels=d.labels,
         navigation=tuple(d.navigation),
         deep_link=d.deep_link,
+        portal=_portal(d.portal),
         misuse={name: _misuse(name, rule) for name, rule in d.misuse.items()},
         leaks=d.leaks,  # type: ignore[arg-type]
         imported=_imported(d.imported),
@@ -454,6 +459,17 @@ def _check_choice(d: _Definition) -> None:
         _need(name in LABELS, f"labels.{name}", f"is none of {', '.join(LABELS)}")
     url = not d.url or d.url.startswith(("http://", "https://"))
     _need(url and d.url.isprintable() and " " not in d.url, "url", "is an address beginning with https://")
+
+
+def _portal(look: PortalLook) -> PortalLook:
+    for name, text in (("title", look.title), ("back", look.back)):
+        _need(
+            _CONTROL.search(text) is None and len(text) <= 60,
+            f"portal.{name}",
+            "is up to 60 characters, on a line",
+        )
+    _need(not look.accent or accents.is_colour(look.accent), "portal.accent", "is a colour such as #0b6e4f")
+    return PortalLook(look.title.strip(), look.accent.lower(), look.back.strip())
 
 
 def _expiry(expiry: _Expiry) -> ExpiryPolicy:

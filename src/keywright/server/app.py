@@ -31,6 +31,8 @@ IDLE_FOR: Final = 75
 #: How long a thread that flushes or looks out may go on before the loop has the interpreter, in seconds. A look-up lets go
 #: of it each time, and with Python's 5 ms a hundred requests would stand in line behind one flush.
 SWITCH_AFTER: Final = 0.0005
+#: Where the console and the portal begin; the rest of them lies beneath.
+_PAGES: Final = frozenset({"/", "/console", "/portal"})
 #: Where no keyspace's deep link leads.
 _APIS: Final = ("/v1/", "/k/", "/docs", "/openapi.json", "/llms", "/.well-known/")
 
@@ -55,7 +57,7 @@ class _Behind:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        ours = path in {"/", "/console"} or path.startswith("/console/") or await self._is_linked(scope)
+        ours = path in _PAGES or path.startswith(("/console/", "/portal/")) or await self._is_linked(scope)
         await (self._console if ours else self._api)(scope, receive, send)
 
     async def _is_linked(self, scope: Scope) -> bool:

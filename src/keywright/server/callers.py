@@ -1,4 +1,4 @@
-"""Who calls the management API: a management key, or a person signed in.
+"""Who calls the management API: a management key, a person signed in, or a visitor whom the host vouches for.
 
 A person is known by a cookie. A cookie is sent by a browser whoever wrote the page that asks, so a change is carried out
 for one only where the browser says that the page is ours (``Sec-Fetch-Site``, or ``Origin``) and the page knows a token
@@ -15,7 +15,7 @@ from keywright import roles
 from keywright.desk.grants import EVERYTHING, Ceiling, Giver, Held, Holder, Reach
 from keywright.errors import CallerError, Invalid, NotFound
 from keywright.installation import Installation
-from keywright.model import Actor, KeyRecord, Keyspace, Membership, Person, Role, Session, Verdict
+from keywright.model import Actor, KeyRecord, Keyspace, Membership, Role, Session, Verdict
 from keywright.profiles import MANAGEMENT_SCOPES
 from keywright.server.problems import Scope
 from keywright.settings import Settings
@@ -70,8 +70,8 @@ class Caller(msgspec.Struct, frozen=True):
     actor: Actor
     scopes: frozenset[str]
     verdict: Verdict | None = None  # of a management key
-    session: Session | None = None  # of a person
-    role: Role | None = None  # of a person in the account they act in; an operator has none
+    session: Session | None = None  # of a person, or of a visitor
+    role: Role | None = None  # of either in the account they act in; an operator has none
 
     @property
     def key(self) -> KeyRecord | None:
@@ -82,6 +82,14 @@ class Caller(msgspec.Struct, frozen=True):
     def holder(self) -> Holder:
         """What they can give a management key at most."""
         return self.key or Held(self.scopes)
+
+    @property
+    def asker(self) -> str:
+        """What tells this caller's calls from others' under one ``Idempotency-Key``: of visitors, whom the host names, the
+        account as well."""
+        return (
+            self.actor.id if self.actor.kind != "visitor" else f"visitor:{self.reach.account}:{self.actor.id}"
+        )
 
     @property
     def giver(self) -> Giver | None:
@@ -101,9 +109,27 @@ class Caller(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, reach=msgspec.structs.replace(self.reach, closed=shut))
 
 
-def lacks_factor(settings: Settings, person: Person) -> bool:
-    """Whether the installation wants a second factor of a person who has none."""
-    return person.factor_since is None and roles.needs_factor(settings.second_factor, person)
+def lacks_factor(settings: Settings, session: Session) -> bool:
+    """Whether the installation wants a second factor of a person who has none. A visitor was signed in by the host."""
+    person = session.person
+    if session.visit is not None or person.factor_since is not None:
+        return False
+    return roles.needs_factor(settings.second_factor, person)
+
+
+def actor_of(session: Session, ip: str, request_id: str) -> Actor:
+    """Who acts in a session: a person by our id, a visitor by what the host calls them."""
+    if session.visit is not None:
+        return Actor("visitor", session.visit.subject, ip, request_id)
+    return Actor("person", session.person.id, ip, request_id)
+
+
+def sign_off(installation: Installation, session: Session, actor: Actor) -> None:
+    """End a session, or a visit."""
+    if session.visit is None:
+        installation.sessions.end(session, actor=actor)
+    else:
+        installation.portal.end(session.id, actor=actor)
 
 
 def cookie_name(settings: Settings) -> str:
@@ -136,7 +162,7 @@ def token_of(settings: Settings, scope: Scope) -> str | None:
 def signed_in(installation: Installation, settings: Settings, scope: Scope) -> Session:
     """The session whose cookie came with a request. Raises ``SignedOut``."""
     token = token_of(settings, scope)
-    session = None if token is None else installation.sessions.find(token)
+    session = None if token is None else installation.sessions.find(token) or installation.portal.find(token)
     if session is None:
         raise SignedOut
     return session
@@ -150,7 +176,7 @@ def of_person(installation: Installation, settings: Settings, scope: Scope, ip: 
         given = _header(scope, CSRF)
         if not hmac.compare_digest(given.encode(), csrf_token(installation, session).encode()):
             raise CrossSite(f"the header {CSRF} does not hold the token of this session (GET /v1/session)")
-    actor = Actor("person", session.person.id, ip or "", scope["keywright.request_id"])
+    actor = actor_of(session, ip or "", scope["keywright.request_id"])
     return standing(session, _header(scope, ACCOUNT) or None, actor)
 
 
@@ -168,14 +194,18 @@ def standing(session: Session, account: str | None, actor: Actor) -> Caller:
         raise NotFound(
             "there is no account of yours" if account is None else f"there is no account {account[:60]!r}"
         )
-    return Caller(_reach(person, held), actor, roles.RIGHTS[held.role], session=session, role=held.role)
+    rights = roles.RIGHTS[held.role] if session.visit is None else session.rights
+    return Caller(_reach(session, held), actor, rights, session=session, role=held.role)
 
 
-def _reach(person: Person, held: Membership) -> Reach:
+def _reach(session: Session, held: Membership) -> Reach:
+    visit = session.visit
     return Reach(
         account=held.account,
+        keyspace=None if visit is None else visit.keyspace,
+        environment=None if visit is None else visit.environment,
         ceiling=None if held.access == "all" else Ceiling(held.access, held.scopes),
-        acts_of=f"person:{person.id}" if held.role in roles.OWN_ACTS else None,
+        acts_of=f"person:{session.person.id}" if held.role in roles.OWN_ACTS else None,
     )
 
 

@@ -103,9 +103,17 @@ def verify(connection: Connection, keyring: Keyring, kept: Head | None = None) -
 
 
 def told_since(
-    connection: Connection, actor: Actor, action: str, target: tuple[str, str], since: int
+    connection: Connection,
+    actor: Actor,
+    action: str,
+    target: tuple[str, str],
+    since: int,
+    account: str | None = None,
 ) -> list[dict[str, Any]]:
-    """What the trail tells of somebody's acts on a thing since an instant: the detail of each, oldest first."""
+    """What the trail tells of somebody's acts on a thing since an instant: the detail of each, oldest first.
+
+    With ``account`` only what was in it: hosts may call different people the same.
+    """
     query = select(audit.c.detail).where(
         audit.c.target_id == target[1],
         audit.c.target_kind == target[0],
@@ -114,6 +122,8 @@ def told_since(
         audit.c.action == action,
         audit.c.at >= since,
     )
+    if account is not None:
+        query = query.where(audit.c.account == account)
     return [msgspec.json.decode(found) for found in connection.execute(query.order_by(audit.c.seq)).scalars()]
 
 

@@ -224,6 +224,34 @@ sessions = Table(
 )
 Index("sessions_by_person", sessions.c.person_id)
 
+#: Visits of the portal. What the link holds and what the cookie holds are kept as their SHA-256.
+portal_sessions = Table(
+    "portal_sessions",
+    keys_file,
+    Column("id", Text, primary_key=True),
+    Column("code", LargeBinary, unique=True),  # of the link, until it is followed
+    Column("digest", LargeBinary, unique=True),  # of the cookie, from then on
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("keyspace", Text),
+    Column("environment", Text),
+    Column("subject", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("access", Text, nullable=False),
+    Column("scopes", Text, nullable=False),  # JSON
+    Column("return_url", Text, nullable=False),
+    Column("preview", Integer, nullable=False),  # 1 where nothing may be changed
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("link_ends_at", BigInteger, nullable=False),
+    Column("began_at", BigInteger),
+    Column("source", Text, nullable=False),  # where the link was followed
+    Column("ends_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+)
+Index("portal_sessions_by_account", portal_sessions.c.account_id, portal_sessions.c.created_at)
+Index("portal_sessions_by_end", portal_sessions.c.ends_at)
+
 changes = Table(
     "changes",
     keys_file,

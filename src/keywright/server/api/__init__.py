@@ -43,6 +43,7 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
         management_keys,
         pages,
         people,
+        portal,
         refusals,
         revocations,
         session,
@@ -51,7 +52,7 @@ def build(installation: Installation, settings: Settings) -> FastAPI:
     )
 
     nouns = (
-        keys, accounts, keyspaces, definitions, management_keys, people, session, usage, refusals, audit,
+        keys, accounts, keyspaces, definitions, management_keys, people, portal, session, usage, refusals, audit,
         alerts, leaks, revocations, webhooks, explorer, pages,
     )  # fmt: skip
 

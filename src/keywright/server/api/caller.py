@@ -45,7 +45,7 @@ def needs(scope: str, *, fresh: bool = False, operator: bool = False) -> Any:
 
     def caller(request: Request, opened: Opened, settings: Configured) -> Caller:
         found: Caller = request.scope["keywright.caller"]
-        if found.session is not None and lacks_factor(settings, found.session.person):
+        if found.session is not None and lacks_factor(settings, found.session):
             raise SecondFactorMissing
         if scope not in found.scopes or (operator and not found.is_operator):
             raise Refused(scope, operator=operator)
@@ -95,4 +95,4 @@ class Repeatable:
         """What identifies this call; ``None`` where no key came with it. Raises ``Invalid``."""
         route = f"{self._request.method} {self._request.scope['route'].path}"
         values = self._request.headers.getlist("idempotency-key")
-        return read(values, caller.actor.id, route, body.model_dump(exclude_unset=True))
+        return read(values, caller.asker, route, body.model_dump(exclude_unset=True))

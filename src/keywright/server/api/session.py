@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from keywright import shown
 from keywright.desk.sessions import LONGEST, Begun
+from keywright.errors import Forbidden
 from keywright.installation import Installation
 from keywright.model import Session
 from keywright.roles import needs_factor
@@ -18,6 +19,7 @@ from keywright.server.callers import (
     csrf_token,
     refuse_other_sites,
     session_cookie,
+    sign_off,
 )
 from keywright.settings import Settings
 from keywright.times import rfc3339
@@ -32,11 +34,17 @@ def _signed_in(request: Request) -> Caller:
     return found
 
 
+def _by_password(caller: Annotated[Caller, Depends(_signed_in)]) -> Caller:
+    if _session(caller).visit is not None:
+        raise Forbidden("a visitor of the portal was signed in by the host, and has no password here")
+    return caller
+
+
 def _from_our_pages(request: Request, settings: Configured) -> None:
     refuse_other_sites(settings, request.scope)
 
 
-def _fresh(caller: Annotated[Caller, Depends(_signed_in)], opened: Opened) -> Caller:
+def _fresh(caller: Annotated[Caller, Depends(_by_password)], opened: Opened) -> Caller:
     if not opened.sessions.is_fresh(_session(caller)):
         raise PasswordNeeded
     return caller
@@ -46,6 +54,8 @@ def _fresh(caller: Annotated[Caller, Depends(_signed_in)], opened: Opened) -> Ca
 Fresh = Annotated[Caller, Depends(_fresh)]
 #: A person who is signed in: what these routes ask, whatever their role.
 SignedIn = Annotated[Caller, Depends(_signed_in)]
+#: The same, who signed in with a password of ours.
+ByPassword = Annotated[Caller, Depends(_by_password)]
 FROM_OUR_PAGES = [Depends(_from_our_pages)]
 
 
@@ -136,7 +146,7 @@ def whoami(caller: SignedIn, opened: Opened, response: Response) -> dict[str, An
 @router.delete("", status_code=204)
 def sign_out(caller: SignedIn, opened: Opened, settings: Configured) -> Response:
     """Sign out."""
-    opened.sessions.end(_session(caller), actor=caller.actor)
+    sign_off(opened, _session(caller), caller.actor)
     gone = Response(status_code=204)
     uncached(gone)
     gone.headers["Set-Cookie"] = session_cookie(settings, "", 0)
@@ -144,7 +154,7 @@ def sign_out(caller: SignedIn, opened: Opened, settings: Configured) -> Response
 
 
 @router.get("/list")
-def list_sessions(caller: SignedIn, opened: Opened, response: Response) -> dict[str, Any]:
+def list_sessions(caller: ByPassword, opened: Opened, response: Response) -> dict[str, Any]:
     """The person's own sessions, oldest first."""
     uncached(response)
     here = _session(caller)
@@ -155,7 +165,7 @@ def list_sessions(caller: SignedIn, opened: Opened, response: Response) -> dict[
 
 
 @router.get("/factor")
-def factor(caller: SignedIn, opened: Opened, settings: Configured, response: Response) -> dict[str, Any]:
+def factor(caller: ByPassword, opened: Opened, settings: Configured, response: Response) -> dict[str, Any]:
     """How it is with one's second factor."""
     uncached(response)
     person = _session(caller).person
@@ -202,7 +212,7 @@ def remove_factor(caller: Fresh, opened: Opened, settings: Configured, response:
 
 
 @router.delete("/{session_id}", status_code=204)
-def end(session_id: str, caller: SignedIn, opened: Opened) -> Response:
+def end(session_id: str, caller: ByPassword, opened: Opened) -> Response:
     """End one of them."""
     opened.sessions.end(_session(caller), session_id, actor=caller.actor)
     gone = Response(status_code=204)
@@ -212,7 +222,7 @@ def end(session_id: str, caller: SignedIn, opened: Opened) -> Response:
 
 @router.post("/prove")
 def prove(
-    body: Proof, caller: SignedIn, opened: Opened, settings: Configured, response: Response
+    body: Proof, caller: ByPassword, opened: Opened, settings: Configured, response: Response
 ) -> dict[str, Any]:
     """Give the password again: for five minutes, acts are open that ask for it."""
     begun = opened.sessions.prove_again(_session(caller), body.password, body.code, actor=caller.actor)
@@ -221,7 +231,7 @@ def prove(
 
 @router.post("/password")
 def change_password(
-    body: NewPassword, caller: SignedIn, opened: Opened, settings: Configured, response: Response
+    body: NewPassword, caller: ByPassword, opened: Opened, settings: Configured, response: Response
 ) -> dict[str, Any]:
     """Take another password. Every other session of the person ends."""
     begun = opened.sessions.change_password(_session(caller), body.current, body.password, actor=caller.actor)
@@ -247,7 +257,8 @@ def _entered(begun: Begun, opened: Installation, settings: Settings, response: R
 
 
 def _said(session: Session, opened: Installation) -> dict[str, Any]:
-    return {
+    visit = {} if session.visit is None else {"visit": shown.own_visit(session.visit)}
+    return visit | {
         "person": shown.person(session.person),
         "session": shown.session(session, current=True),
         "csrf_token": csrf_token(opened, session),

@@ -32,18 +32,16 @@ from keywright.server.console import (
     links,
     operator,
     people,
+    portal,
     words,
 )
-from keywright.server.console.visits import Desk, Nobody, Page, Visit
+from keywright.server.console.visits import Desk, Nobody, Page, Visit, policy
 from keywright.settings import Settings
 
 log = logging.getLogger("keywright")
 _FORM: Final = 64 * 1024  # bytes
 #: No script or style but our own files, nothing from elsewhere, no frame, no form to another site (``security.md`` 4.3).
-POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "font-src 'self'; form-action 'self'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'"
-)
+POLICY: Final = policy()
 HEADERS: Final = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -64,6 +62,7 @@ ROUTES: Final[tuple[Page, ...]] = (
     *audit.PAGES,
     *accounts.PAGES,
     *operator.PAGES,
+    *portal.PAGES,
     *links.PAGES,
 )
 

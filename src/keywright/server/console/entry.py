@@ -7,13 +7,23 @@ from starlette.responses import Response
 
 from keywright.desk.sessions import LONGEST, Begun
 from keywright.errors import CallerError, Invalid, NotFound, SecondFactorNeeded, Throttled
-from keywright.server.callers import session_cookie
+from keywright.model import PortalSession
+from keywright.server.callers import session_cookie, sign_off, token_of
 from keywright.server.console import words
 from keywright.server.console.visits import EVERYWHERE, Nobody, Page, Visit, field
 
 
 def ask(visit: Nobody, request: Request) -> Response:
-    """Send somebody who is not signed in to sign in, and from there to where they wanted to go."""
+    """Send somebody who is not signed in to sign in, and from there to where they wanted to go.
+
+    Who comes with the cookie of a visit that is over is led back to the host instead.
+    """
+    token = token_of(visit.desk.settings, request.scope)
+    over = None if token is None else visit.opened.portal.left(token)
+    if over is not None and "HX-Request" in request.headers:  # a script's: it is led to no other origin
+        return visit.go("/portal", reason="session_ended")
+    if over is not None:
+        return away(visit, over, "session_ended")
     if request.method != "GET":
         return visit.page(
             "sign_in.html",
@@ -65,8 +75,18 @@ def sign_in(visit: Nobody) -> Response:
 
 def sign_out(visit: Visit) -> Response:
     """Sign out."""
-    visit.opened.sessions.end(visit.session, actor=visit.caller.actor)
+    sign_off(visit.opened, visit.session, visit.caller.actor)
+    if visit.guest is not None:
+        return away(visit, visit.guest, "signed_out")
     gone = visit.go("/console/sign-in", said="signed_out")
+    gone.headers["Set-Cookie"] = session_cookie(visit.desk.settings, "", 0)
+    return gone
+
+
+def away(visit: Nobody, over: PortalSession, reason: str) -> Response:
+    """From a visit that is over to where the host wants its people, or to a page that says so; without the cookie."""
+    to = over.return_url or "/portal"
+    gone = visit.go(f"{to}{'&' if '?' in to else '?'}reason={reason}")
     gone.headers["Set-Cookie"] = session_cookie(visit.desk.settings, "", 0)
     return gone
 
@@ -128,11 +148,19 @@ def _link_page(visit: Nobody, token: str, problem: str, status: int) -> Response
 
 def home(visit: Visit) -> Response:
     """To where one's work is."""
+    if visit.guest is not None:
+        return visit.go(begins_at(visit.guest))
     if visit.person.operator:
         return visit.go(f"/console/{EVERYWHERE}/accounts")
     if not visit.places:
         return visit.page("nowhere.html")
     return visit.go(f"/console/@{quote(visit.places[0], safe='')}")
+
+
+def begins_at(guest: PortalSession) -> str:
+    """The first page of a visitor of the portal: the keys, or a choice of keyspaces."""
+    home = f"/console/@{quote(guest.account, safe='')}"
+    return home if guest.keyspace is None else f"{home}/{quote(guest.keyspace, safe='')}/keys"
 
 
 def profile(visit: Visit) -> Response:
@@ -210,9 +238,9 @@ PAGES = (
     Page("GET", "/", home),
     Page("GET", "/console", home),
     Page("GET", "/console/", home),
-    Page("GET", "/console/me", profile, own=True),
-    Page("POST", "/console/me/session", end_session, own=True),
-    Page("POST", "/console/me/password", change_password, own=True),
-    Page("GET", "/console/prove", prove_form, own=True),
-    Page("POST", "/console/prove", prove, own=True),
+    Page("GET", "/console/me", profile, own=True, password=True),
+    Page("POST", "/console/me/session", end_session, own=True, password=True),
+    Page("POST", "/console/me/password", change_password, own=True, password=True),
+    Page("GET", "/console/prove", prove_form, own=True, password=True),
+    Page("POST", "/console/prove", prove, own=True, password=True),
 )

@@ -87,9 +87,9 @@ def _picture(uri: str) -> Markup:
 
 
 PAGES: Final = (
-    Page("GET", "/console/me/factor", show, own=True),
-    Page("POST", "/console/me/factor", begin, own=True, fresh=True),
-    Page("POST", "/console/me/factor/confirm", confirm, own=True, fresh=True),
-    Page("POST", "/console/me/factor/codes", renew_codes, own=True, fresh=True),
-    Page("POST", "/console/me/factor/remove", remove, own=True, fresh=True),
+    Page("GET", "/console/me/factor", show, own=True, password=True),
+    Page("POST", "/console/me/factor", begin, own=True, password=True, fresh=True),
+    Page("POST", "/console/me/factor/confirm", confirm, own=True, password=True, fresh=True),
+    Page("POST", "/console/me/factor/codes", renew_codes, own=True, password=True, fresh=True),
+    Page("POST", "/console/me/factor/remove", remove, own=True, password=True, fresh=True),
 )

@@ -108,7 +108,7 @@ def create(visit: Visit) -> Response:
     try:
         asked = _asked(visit, space)
         given = field(visit.form, "once")
-        once = read([given] if given else [], visit.caller.actor.id, f"POST {visit.path}", asked)
+        once = read([given] if given else [], visit.caller.asker, f"POST {visit.path}", asked)
         issued = visit.opened.keys.create(
             **asked,
             account=visit.account,

@@ -6,6 +6,7 @@ from secrets import token_hex
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import parse_qsl, quote, urlencode
 
+import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -14,12 +15,13 @@ from keywright import __version__, roles
 from keywright.desk.grants import Reach
 from keywright.errors import Forbidden, NotFound
 from keywright.installation import Installation
-from keywright.model import Account, Actor, Keyspace, Person
+from keywright.model import Account, Keyspace, Person, PortalSession
 from keywright.server.callers import (
     Caller,
     CrossSite,
     PasswordNeeded,
     SecondFactorMissing,
+    actor_of,
     csrf_token,
     lacks_factor,
     refuse_other_sites,
@@ -52,6 +54,7 @@ class Page(NamedTuple):
     operator: bool = False
     fresh: bool = False  # the password must have been given a short while before
     own: bool = False  # one's own signing in: open also to whoever must set up a second factor first
+    password: bool = False  # about one's password, or what goes with it: a visitor of the portal has none
 
 
 class Desk:
@@ -145,6 +148,21 @@ class Nobody:
         return None
 
     @property
+    def guest(self) -> PortalSession | None:
+        """What the host has let a visitor of the portal do; ``None`` for whoever is none."""
+        return None
+
+    @property
+    def look(self) -> Keyspace | None:
+        """The keyspace by whose profile the portal looks: the one that is open, or the first that the visitor sees."""
+        return None
+
+    @property
+    def brand(self) -> str:
+        """Whose pages these are, as they say it."""
+        return self.look.portal.title if self.look and self.look.portal.title else words.BRAND
+
+    @property
     def said(self) -> str:
         """What to tell of the act before."""
         return words.SAID.get(self.query.get("said", ""), "")
@@ -160,10 +178,12 @@ class Visit(Nobody):
         """Whoever visits a page. Raises ``SignedOut``, ``CrossSite``, ``Forbidden``, ``NotFound`` or ``PasswordNeeded``."""
         visit = cls(desk, request, body)
         session = signed_in(desk.opened, desk.settings, request.scope)
-        actor = Actor("person", session.person.id, visit.ip, visit.request_id)
+        actor = actor_of(session, visit.ip, visit.request_id)
         visit.account = request.path_params.get("account")
         if page.operator and not session.person.operator:
             raise Forbidden(words.OPERATORS_ONLY)
+        if page.password and session.visit is not None:
+            raise Forbidden(words.ELSEWHERE)
         if (
             visit.account is None and not session.person.operator
         ):  # one's own pages: no account, and no right in any
@@ -182,15 +202,15 @@ class Visit(Nobody):
             raise CrossSite(words.STALE_FORM)
 
     def _enter(self, page: Page) -> None:
-        if not page.own and lacks_factor(self.desk.settings, self.person):
+        if not page.own and lacks_factor(self.desk.settings, self.session):
             raise SecondFactorMissing
         if self.account is not None:
             self.record = self.opened.accounts.get(self.account)
         name = self.request.path_params.get("keyspace")
         spaces = [one.keyspace for one in self.opened.keyspaces.list()]
-        self.spaces = spaces
+        self.spaces = [near for space in spaces if (near := _within(self.reach, space)) is not None]
         if name is not None:
-            self.space = next((space for space in spaces if space.name == name), None)
+            self.space = next((space for space in self.spaces if space.name == name), None)
             if self.space is None:
                 raise NotFound(f"there is no keyspace {name[:60]!r}")
         if page.scope is None:
@@ -217,6 +237,25 @@ class Visit(Nobody):
         """Who visits."""
         found: Person = self.session.person
         return found
+
+    @property
+    def guest(self) -> PortalSession | None:
+        """What the host has let a visitor of the portal do."""
+        found: PortalSession | None = self.session.visit
+        return found
+
+    @property
+    def look(self) -> Keyspace | None:
+        """The keyspace by whose profile the portal looks."""
+        seen = [space for space in self.spaces if self.may("keys:read", space)]
+        return None if self.guest is None else self.space or next(iter(seen), None)
+
+    def page(self, template: str, *, status: int = 200, **context: Any) -> Response:
+        """An HTML page; where a visitor is led back to the host from it, its policy says so."""
+        answer = super().page(template, status=status, **context)
+        if self.guest is not None and self.guest.return_url:
+            answer.headers["Content-Security-Policy"] = policy(self.guest.return_url)
+        return answer
 
     @property
     def reach(self) -> Reach:
@@ -262,7 +301,9 @@ class Visit(Nobody):
 
     @property
     def admins(self) -> list[str]:
-        """Whom of the account to ask for what one may not do."""
+        """Whom of the account to ask for what one may not do; a visitor is told of nobody."""
+        if self.guest is not None:
+            return []
         people = self.opened.people.list(account=self.account, limit=200).items if self.account else ()
         roles_here = {
             person.email: held.role
@@ -304,6 +345,28 @@ class Visit(Nobody):
         return self.at(here.name, "keys")
 
 
+def _within(reach: Reach, space: Keyspace) -> Keyspace | None:
+    """A keyspace as far as somebody reaches: with one environment, or all; ``None`` where it is not there for them."""
+    if reach.keyspace not in (None, space.name):
+        return None
+    if reach.environment is None:
+        return space
+    near = {name: code for name, code in space.environments.items() if name == reach.environment}
+    return msgspec.structs.replace(space, environments=near) if near else None
+
+
+def policy(leads_to: str = "") -> str:
+    """What a page may load and where its forms go: to us and, by way of signing out, to where a visitor came from.
+
+    A browser holds a form to this also where its answer leads on.
+    """
+    host = f" {'/'.join(leads_to.partition('?')[0].split('/')[:3])}" if leads_to else ""
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        f"font-src 'self'; form-action 'self'{host}; base-uri 'none'; object-src 'none'; frame-ancestors 'none'"
+    )
+
+
 def _quoted(text: object) -> str:
     return quote(str(text), safe="")
 
@@ -313,4 +376,4 @@ def field(form: Mapping[str, str], name: str) -> str | None:
     return form.get(name, "").strip() or None
 
 
-__all__ = ["EVERYWHERE", "Desk", "Nobody", "Page", "Typed", "Visit", "field"]
+__all__ = ["EVERYWHERE", "Desk", "Nobody", "Page", "Typed", "Visit", "field", "policy"]

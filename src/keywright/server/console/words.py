@@ -18,11 +18,24 @@ class Finding(NamedTuple):
     says: str
 
 
+BRAND: Final = "Keywright"
 TOO_LARGE: Final = "What was sent is too large. Nothing was changed."
 UNAVAILABLE: Final = "The store does not answer right now. Nothing was changed; try again in a moment."
 BROKEN: Final = "Something of ours is broken; the log has more under the id of this request."
 NOT_FOUND: Final = "There is no such page, or it is not yours to see."
 OPERATORS_ONLY: Final = "This page is for those who run the installation."
+ELSEWHERE: Final = "You were signed in by another system: there is no password of yours here."
+#: What a visitor of the portal is told who has no page of the host's to go back to.
+LEFT: Final = {
+    "signed_out": ("You are signed out", "You can close this page."),
+    "session_ended": ("Your visit has ended", "Open it again from where you came from."),
+}
+#: The way back to the host, where the profile has no words for it.
+BACK: Final = "Back"
+LINK_GONE: Final = (
+    "This link does not work any more",
+    "It works once, and for a quarter of an hour. Open it again from where you came from.",
+)
 STALE_FORM: Final = (
     "the form was opened before you signed in last; go back, reload the page and send it again"
 )
@@ -199,6 +212,9 @@ _ACTS: Final = {
     "link.setup": "set the installation up",
     "link.invitation": "accepted an invitation",
     "link.reset": "chose a new password",
+    "portal.open": "opened the portal for somebody",
+    "portal.begin": "came in by the portal",
+    "portal.end": "ended the visit",
     "webhook.create": "made the webhook",
     "webhook.edit": "changed the webhook",
     "webhook.rotate": "rotated the webhook's signing secret",
@@ -263,6 +279,8 @@ def maker(created_by: str, names: Mapping[str, str]) -> str:
     kind, _, who = created_by.partition(":")
     if kind == "person":
         return names.get(who, who)
+    if kind == "visitor":
+        return who
     return _MAKERS.get(kind, kind.replace("_", " ")) + (
         f" {who}" if kind in ("key", "management_key") else ""
     )
