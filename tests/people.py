@@ -6,6 +6,7 @@ from typing import Any
 from keywright import Keywright
 from keywright.model import Person, Session
 from keywright.server.callers import csrf_token
+from keywright.store import identities
 
 PASSWORD = "four words beside gravel"
 
@@ -30,6 +31,12 @@ def member(kw: Keywright, role: str, account: str = "globex") -> Person:
     invited = kw.installation.people.invite(email, account=account, role=role)
     assert invited.person is not None
     return invited.person
+
+
+def linked(kw: Keywright, person_id: str) -> None:
+    """Have somebody come by an identity provider, as if they had signed in by it."""
+    with kw.installation.database.write() as tx:
+        identities.add(tx, "https://id.globex.example", person_id, person_id, kw.installation.clock())
 
 
 def as_person(kw: Keywright, begun: tuple[str, Session], account: str | None = None) -> dict[str, str]:

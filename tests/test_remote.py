@@ -212,6 +212,7 @@ COMMANDS: dict[str, Verb | str] = {
     "people disable": LOCAL,
     "people enable": LOCAL,
     "people dismiss": LOCAL,
+    "people unlink": LOCAL,
     "people reset": LOCAL,
     "scan": NOWHERE,
     "doctor": LOCAL,

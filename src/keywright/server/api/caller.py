@@ -45,7 +45,7 @@ def needs(scope: str, *, fresh: bool = False, operator: bool = False) -> Any:
 
     def caller(request: Request, opened: Opened, settings: Configured) -> Caller:
         found: Caller = request.scope["keywright.caller"]
-        if found.session is not None and lacks_factor(settings, found.session.person):
+        if found.session is not None and lacks_factor(settings, found.session):
             raise SecondFactorMissing
         if scope not in found.scopes or (operator and not found.is_operator):
             raise Refused(scope, operator=operator)
