@@ -140,6 +140,7 @@ def test_somebody_who_is_invited_comes_in(jar: Jar, kw: Keywright) -> None:
     assert (came.status, came.get("location")) == (303, "/console/me")
     person = jar.person
     assert (person["id"], person["state"], person["has_password"]) == (meant.id, "active", False)
+    assert person["name"] == "Ana"
     assert [(one["account"], one["role"], bool(one["accepted_at"])) for one in person["memberships"]] == [
         ("globex", "analyst", True)
     ]
@@ -825,7 +826,8 @@ def test_another_person_proves_nothing(jar: Jar, kw: Keywright) -> None:
     invited(kw, "bob@globex.example")
     jar.come()
     jar.issuer.person = {"sub": "2", "email": "bob@globex.example", "email_verified": True}
-    assert jar.come("/console/prove/provider").status == 403
+    came = jar.come("/console/prove/provider")
+    assert (came.status, words.SOMEBODY_ELSE in came.body.decode()) == (403, True)
     assert jar.person["id"] == meant.id
     assert _prove(jar, kw).status == 303
 

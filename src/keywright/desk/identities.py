@@ -176,6 +176,8 @@ class Identities(Desk):
         if person is not None:
             _end_what_was(change, person)
             person_id = person.id
+            if person.name == person.email:  # nobody has said what to call them yet
+                people.change(change.tx, person_id, name=_name(said))
         else:
             assert said.email is not None
             person_id = new_person_id()

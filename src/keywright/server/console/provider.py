@@ -98,7 +98,8 @@ def _come(visit: Nobody, carrier: Errand, said: Vouched, given: str) -> Response
         if given:
             return _code_page(visit, carrier, said, words.code_refused(refused), refused.status)
         visit.desk.count("provider_sign_ins", "refused")
-        return _put_down(visit, sign_in_page(visit, words.NOT_LET_IN, 403, carrier.to))
+        problem = words.SOMEBODY_ELSE if carrier.session else words.NOT_LET_IN
+        return _put_down(visit, sign_in_page(visit, problem, 403, carrier.to))
     except CallerError as refused:
         return _put_down(visit, sign_in_page(visit, str(refused), refused.status, carrier.to))
     visit.desk.count("provider_sign_ins", "in")

@@ -29,6 +29,7 @@ STALE_FORM: Final = (
 SESSION_ENDED: Final = "Your session has ended. Sign in again; nothing was changed."
 CODE_NEEDED: Final = "Type your password again, and the code that your authenticator shows beside it."
 NOT_LET_IN: Final = "You signed in there, and have no place here. Ask whoever runs this installation to invite your address of mail."
+SOMEBODY_ELSE: Final = "Somebody else signed in there. Nothing was opened; try again, as yourself."
 TURNED_AWAY: Final = "You were not signed in there. Try again, or ask whoever looks after that sign-in."
 ASTRAY: Final = (
     "That sign-in could not be finished: it was begun too long ago or elsewhere, or was used. Begin again."
