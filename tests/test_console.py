@@ -169,7 +169,9 @@ def new_key(**over: str) -> dict[str, str]:
 AT = "/console/@{account}/{keyspace}/keys"
 PAGES: dict[str, Entry] = {
     "GET /console/sign-in": Entry(),
-    "POST /console/sign-in": Entry(303, lambda _: {"email": "known@globex.example", "password": PASSWORD}),
+    "POST /console/sign-in": Entry(
+        303, lambda _: {"email": "known@globex.example", "password": PASSWORD}, ends_session=True
+    ),
     "POST /console/sign-out": Entry(303, ends_session=True),
     "GET /console/sign-in/provider": Entry(404),  # none is set up: test_provider.py has one
     "GET /console/sign-in/back": Entry(404),

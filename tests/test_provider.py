@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from http.cookies import SimpleCookie
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -28,6 +29,7 @@ from keywright.server.provider import PAUSE, Astray, Provider
 from keywright.settings import weigh
 from keywright.testing import Clock
 from people import PASSWORD, begin
+from processes import Folder
 from surfaces import Door, Reply, configured, server
 from test_partner import Time
 
@@ -978,3 +980,38 @@ def test_doctor_looks_at_signing_in(kw: Keywright, issuer: Issuer) -> None:
     issuer.answers["keys"] = (500, {}, b"")
     found = [one for one in examine(configured(**over)) if one.check == "sign-in"]
     assert [one.level for one in found] == ["error", "warning", "ok"]
+
+
+@pytest.mark.sqlite_only("the command is the same on both")
+def test_the_command_says_by_what_somebody_comes(template: Path, tmp_path: Path, clock: Clock) -> None:
+    """``people list`` and ``get`` tell providers and password, and what groups gave; ``unlink`` forgets the provider."""
+    command = Folder(tmp_path, copy_of=template)
+    said = Vouched("https://id.example", "1", ANA, "Ana", ("devs",), None, factor=False)
+    with Keywright(command.database, clock=clock) as kw:
+        begin(kw, "owner", email="bea@globex.example")
+        rules = Rules((), (GroupRole("devs", "globex", "developer"),))
+        kw.installation.identities.enter(said, rules, Asked())
+
+    listed = command("people", "list").out
+    assert re.search(
+        r"ana@globex.example +Ana +active +https://id.example +developer of globex \(by group\)", listed
+    )
+    assert re.search(r"bea@globex.example .* active +password +owner of globex\n", listed)
+    assert re.search(r"signs in by +https://id.example\n", command("people", "get", ANA).out)
+    shown = command("people", "get", ANA, "--json").json
+    assert [one["issuer"] for one in shown["identities"]] == ["https://id.example"]
+    assert (shown["has_password"], shown["memberships"][0]["by_groups"]) == (False, True)
+    done = command("people", "unlink", ANA)
+    assert (done.code, "no place anywhere" in done.out) == (0, True)
+    assert re.search(r"signs in by +nothing yet\n", command("people", "get", ANA).out)
+    assert command("people", "unlink", ANA).code == 1
+
+
+@pytest.mark.sqlite_only("nothing is opened")
+def test_serve_refuses_what_cannot_sign_anybody_in(template: Path, tmp_path: Path) -> None:
+    """With settings of a provider that do not go together the server does not start, and says which in a line."""
+    command = Folder(tmp_path, copy_of=template)
+    ran = command("serve", "--port", "0", KEYWRIGHT_OIDC_ISSUER="https://id.example")
+    assert ran.code == 3  # as whatever keeps an installation from starting
+    assert "oidc_client_id is not" in ran.err
+    assert "\n" not in ran.err.strip()
