@@ -164,20 +164,23 @@ def _installation(installation: "Installation") -> Iterator[Finding]:
 
 def _sign_in(installation: "Installation", found: "Settings") -> Iterator[Finding]:
     """Whether the identity provider answers, what its groups give, and who comes in when it does not."""
-    from keywright.server.provider import Provider
     from keywright.store import accounts, people
 
     try:
+        from keywright.server.provider import Provider
+
         yield Finding("sign-in", "ok", Provider(found).look())
+    except ModuleNotFoundError as missing:
+        yield Finding("sign-in", "error", f"{missing.name} is not installed: pip install 'keywright[server]'")
     except KeywrightError as trouble:
         yield Finding("sign-in", "error", str(trouble))
     with installation.database.read() as connection:
         named = {rule.account for rule in found.oidc_roles if rule.account is not None}
-        missing = sorted(name for name in named if accounts.get(connection, name) is None)
+        lacking = sorted(name for name in named if accounts.get(connection, name) is None)
         left = people.password_operators(connection)
-    if missing:
+    if lacking:
         yield Finding(
-            "sign-in", "warning", f"oidc_roles gives roles in {', '.join(missing)}: no such account"
+            "sign-in", "warning", f"oidc_roles gives roles in {', '.join(lacking)}: no such account"
         )
     if not left:
         says = "no operator has a password: nobody comes in when the provider does not answer"
