@@ -62,7 +62,7 @@ proof: $(READY) ## the long and full-size fault runs
 	@KEYWRIGHT_PROOF=1 $(RUN)/pytest -m full -v
 
 screenshots: $(READY) browser ## the screens of the console, into docs/screenshots
-	@KEYWRIGHT_SCREENSHOTS=1 $(RUN)/pytest tests/test_console_walks.py
+	@KEYWRIGHT_SCREENSHOTS=1 $(RUN)/pytest tests/test_console_walks.py tests/test_provider_walks.py
 
 format: $(READY) ## write the code the way the check wants it
 	@$(RUN)/ruff format --quiet . && $(RUN)/ruff check --fix --quiet .

@@ -6,6 +6,7 @@ from typing import Any
 from keywright import Keywright
 from keywright.model import Person, PortalLink, Session
 from keywright.server.callers import csrf_token
+from keywright.store import identities
 
 PASSWORD = "four words beside gravel"
 
@@ -43,6 +44,12 @@ def code_of(link: PortalLink) -> str:
     """What a link of the portal holds."""
     assert link.url is not None
     return link.url.rpartition("/portal/")[2]
+
+
+def linked(kw: Keywright, person_id: str) -> None:
+    """Have somebody come by an identity provider, as if they had signed in by it."""
+    with kw.installation.database.write() as tx:
+        identities.add(tx, "https://id.globex.example", person_id, person_id, kw.installation.clock())
 
 
 def as_person(kw: Keywright, begun: tuple[str, Session], account: str | None = None) -> dict[str, str]:

@@ -12,7 +12,7 @@ from conftest import bearer, sql
 from keywright import Issued, Keywright, Unavailable
 from keywright.store.db import Database
 from keywright.store.schema import METADATA
-from people import PASSWORD, as_person, begin
+from people import PASSWORD, as_person, begin, linked
 from surfaces import Door, manager, server
 from test_management_api import MANAGED, MEMBERS, ROUTES, send
 from test_roles import _fresh_things
@@ -33,6 +33,7 @@ UNDONE: dict[str, Callable[[Keywright, int], Any]] = {
     "POST /v1/people/{person_id}/dismiss": lambda kw, door: kw.installation.people.appoint(
         kw.installation.people.get(MEMBERS[door]).email
     ),
+    "POST /v1/people/{person_id}/unlink": lambda kw, door: linked(kw, MEMBERS[door]),
 }
 CHANGING = sorted(
     name for name, route in ROUTES.items() if not name.startswith("GET ") and "/verify" not in name

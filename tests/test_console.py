@@ -170,8 +170,14 @@ def new_key(**over: str) -> dict[str, str]:
 AT = "/console/@{account}/{keyspace}/keys"
 PAGES: dict[str, Entry] = {
     "GET /console/sign-in": Entry(),
-    "POST /console/sign-in": Entry(303, lambda _: {"email": "known@globex.example", "password": PASSWORD}),
+    "POST /console/sign-in": Entry(
+        303, lambda _: {"email": "known@globex.example", "password": PASSWORD}, ends_session=True
+    ),
     "POST /console/sign-out": Entry(303, ends_session=True),
+    "GET /console/sign-in/provider": Entry(404),  # none is set up: test_provider.py has one
+    "GET /console/sign-in/back": Entry(404),
+    "POST /console/sign-in/code": Entry(404),
+    "GET /console/prove/provider": Entry(404),
     "GET /console/link": Entry(),
     "POST /console/link": Entry(200, lambda things: {"token": things.link}),
     "POST /console/link/follow": Entry(
@@ -712,8 +718,10 @@ TABLE = {
         (Path(__file__).parents[1] / "docs" / "console.md").read_text()
     )
 }
-#: Pages that only ask what another page then does, or lead on to one.
+#: Pages that only ask what another page then does, or lead on to one; and the way to the identity provider and back, which is
+#: a browser's alone.
 ASKING = {
+    "GET /console/sign-in/provider", "GET /console/sign-in/back", "POST /console/sign-in/code", "GET /console/prove/provider",
     "GET /", "GET /console", "GET /console/", "GET /{link:path}", "GET /console/sign-in", "GET /console/link", "GET /console/prove",
     "GET /portal", "GET /portal/looks/{keyspace}.css", "GET /portal/{code}", "POST /portal/{code}",
     "GET /console/@{account}", f"GET {AT}/new", f"GET {AT}/{{key_id}}/edit", f"GET {AT}/{{key_id}}/{{act}}",

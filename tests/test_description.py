@@ -43,6 +43,7 @@ NEVER = {
     "POST /v1/session/factor/codes",
     "DELETE /v1/session/factor",
     "POST /v1/people/{person_id}/dismiss",  # an operator
+    "POST /v1/people/{person_id}/unlink",  # somebody who comes by a provider
     "POST /v1/webhooks/{webhook_id}/verify",  # the challenge that the address was sent
     "POST /v1/leaks/github",  # nobody signs
     "POST /v1/keys/import",  # a keyspace must be named

@@ -412,6 +412,7 @@ ROUTES: dict[str, Route] = {
     "POST /v1/people/{person_id}/disable": Route("people:write", operator=True),
     "POST /v1/people/{person_id}/enable": Route("people:write", operator=True),
     "POST /v1/people/{person_id}/dismiss": Route("people:write", operator=True, status=409),
+    "POST /v1/people/{person_id}/unlink": Route("people:write", operator=True, status=409),
     "POST /v1/people/{person_id}/reset": Route("people:write", status=201, operator=True),
     "POST /v1/portal/sessions": Route(
         "portal:write",

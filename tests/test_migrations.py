@@ -11,8 +11,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from child import Child
+from conftest import sql
 from keywright import Keywright, SchemaTrouble
+from keywright.store import migrate
 from keywright.store.schema import FILES, HEADS, METADATA
+from people import begin
 
 
 @pytest.mark.stores
@@ -91,6 +94,34 @@ def test_two_processes_may_migrate_at_once(tmp_path: Path) -> None:
             assert [child.hear() for child in (one, two, three)] == [{"opened": True, "canaries": [1]}] * 3
             with Keywright(url) as kw:
                 assert kw.installation.trail.verify() is None
+
+
+@pytest.mark.stores
+def test_people_of_an_earlier_version_go_on(kw: Keywright) -> None:
+    """A database of 0.1 with people in it is brought up to date: who is in stays in, comes by no provider, and holds what
+    they held by a hand."""
+    token, session = begin(kw, "operator", email="op@example.com")
+    begin(kw, "admin")
+    database = kw.installation.database
+    with database.write() as tx:  # as the first migration left it
+        for table, column in (
+            ("people", "operator_grouped_at"),
+            ("memberships", "grouped_at"),
+            ("sessions", "issuer"),
+            ("sessions", "factor_at"),
+        ):
+            sql(tx, f"ALTER TABLE {table} DROP COLUMN {column}")
+        sql(tx, "DROP TABLE identities")
+        sql(tx, "UPDATE schema_keys SET version_num = '0001'")
+
+    assert migrate.migrate(database)
+
+    assert kw.installation.sessions.find(token) == session
+    people = {one.email: one for one in kw.installation.people.list().items}
+    assert [one.identities for one in people.values()] == [(), ()]
+    assert not people["op@example.com"].operator_by_groups
+    assert [held.by_groups for held in people["admin@globex.example"].memberships] == [False]
+    assert not migrate.migrate(database)
 
 
 def _bytes(directory: Path) -> dict[str, bytes]:

@@ -216,6 +216,7 @@ COMMANDS: dict[str, Verb | str] = {
     "people disable": LOCAL,
     "people enable": LOCAL,
     "people dismiss": LOCAL,
+    "people unlink": LOCAL,
     "people reset": LOCAL,
     "portal open": Verb(
         "globex --subject ana@globex --name Ana --keyspace every --return-url https://app.example.com/ --access read_only"

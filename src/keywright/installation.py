@@ -27,6 +27,7 @@ from keywright.desk.accounts import Accounts
 from keywright.desk.alerts import Alerts
 from keywright.desk.calendar import Calendar
 from keywright.desk.factors import Factors
+from keywright.desk.identities import Identities
 from keywright.desk.keys import Keys
 from keywright.desk.keyspaces import Keyspaces
 from keywright.desk.leaks import Leaks
@@ -146,6 +147,7 @@ class Installation:
         self.keyspaces = Keyspaces(database, keyring, clock)
         self.factors = Factors(database, keyring, clock)
         self.sessions = Sessions(database, keyring, clock, self.factors)
+        self.identities = Identities(database, keyring, clock, self.sessions, self.factors)
         self.people = People(database, keyring, clock, self.sessions)
         self.portal = Portal(database, keyring, clock, self.sessions, base_url=base_url, hosts=portal_hosts)
         self.trail = Trail(database, keyring, clock)

@@ -4,7 +4,7 @@ The secret is 32 random bytes, written as 64 hex digits; while it is being rotat
 which the highest ``n`` is current. For each entry a pepper, an audit key and a cursor key derive from it by
 HKDF-SHA-256 (RFC 5869), each under its own label, so that none tells anything of another. So do the secrets that webhooks
 are signed with: each from an entry and a salt of its own, so that neither the database nor the secret alone tells it;
-and the key that second factors are sealed under.
+the key that second factors are sealed under, and the one of what browsers carry to an identity provider and back.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _KNOWN: Final = frozenset({"0" * 64, "f" * 64, "0123456789abcdef" * 4, "deadbeef
 class Keyring:
     """The derived keys of every entry. ``current`` is the version that new MACs are made under."""
 
-    __slots__ = ("_roots", "audit", "current", "cursor", "peppers")
+    __slots__ = ("_roots", "audit", "current", "cursor", "errands", "peppers")
 
     def __init__(self, roots: dict[int, bytes]) -> None:
         self._roots = roots
@@ -31,6 +31,7 @@ class Keyring:
         self.peppers = {n: _derive(root, b"pepper") for n, root in roots.items()}
         self.audit = {n: _derive(root, b"audit") for n, root in roots.items()}
         self.cursor = _derive(roots[self.current], b"cursor")
+        self.errands = _derive(roots[self.current], b"errand")
 
     def signing(self, n: int, endpoint: str, salt: bytes) -> bytes | None:
         """The 32 bytes that an endpoint's webhooks are signed with; ``None`` where entry ``n`` is not configured."""

@@ -315,6 +315,26 @@ class Membership(msgspec.Struct, frozen=True):
     scopes: tuple[str, ...]
     since: int
     accepted_at: int | None  # None: invited, and has not come yet
+    by_groups: bool = False  # the provider's groups gave it, and may take it away
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """By which identity provider somebody comes, since when, and when last. What it calls them is nobody else's business."""
+
+    issuer: str
+    since: int
+    seen_at: int
+
+
+class GroupRole(msgspec.Struct, frozen=True):
+    """What a group of the identity provider gives: a role in an account, or, where no account is named, the installation."""
+
+    group: str
+    account: str | None = None
+    role: Role | None = None
+
+    def __str__(self) -> str:
+        return f"{self.group}={'operator' if self.account is None else f'{self.account}:{self.role}'}"
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -329,6 +349,9 @@ class Person(msgspec.Struct, frozen=True):
     updated_at: int
     memberships: tuple[Membership, ...] = ()
     factor_since: int | None = None  # since when signing in takes a second factor
+    has_password: bool = False
+    identities: tuple[Identity, ...] = ()
+    operator_by_groups: bool = False  # the provider's groups made them one, and may take it away
 
 
 class PortalSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -378,10 +401,13 @@ class Session(msgspec.Struct, frozen=True):
     id: str
     person: Person
     began_at: int
-    proven_at: int  # when the password was given last; of a visitor, who has none, 0
+    #: when the password was given last, here or at the provider; 0 where the provider did not say, and of a visitor, who has none
+    proven_at: int
     ends_at: int
     source: str
     seen_at: int
+    issuer: str | None = None  # the provider that began it
+    factor_at: int | None = None  # when that provider saw a second factor, where its word on it is taken
     visit: PortalSession | None = None
     rights: frozenset[str] = frozenset()
 

@@ -1,4 +1,4 @@
-"""Sending a webhook: one request to an address that somebody else wrote, and as little of the answer as is needed.
+"""Sending a webhook, and asking an identity provider: one request to an address that somebody else wrote, and as little of the answer as is needed.
 
 The name is resolved once, every number it has is checked, and the connection is made to a checked number with the name
 kept for TLS and for the ``Host`` header. No redirect is followed, no proxy of the environment is used, the whole exchange
@@ -91,13 +91,19 @@ class Post:
         return list(found)
 
     def send(
-        self, target: Target, numbers: Sequence[str], headers: Mapping[str, str], body: bytes
+        self,
+        target: Target,
+        numbers: Sequence[str],
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        method: str = "POST",
     ) -> Outcome:
         """Send one request to a target at its checked numbers, tried in turn. Never raises for what a receiver does."""
         deadline = time.monotonic() + self._patience
         try:
             with self._connected(target, numbers, deadline) as connection:
-                connection.sendall(_request(target, headers) + body)
+                connection.sendall(_request(method, target, headers) + body)
                 return _answer(connection, deadline)
         except TimeoutError:
             return Outcome(None, f"no answer within {self._patience:g} seconds")
@@ -173,8 +179,8 @@ def _answer(connection: socket.socket, deadline: float) -> Outcome:
         return Outcome(answer.status, "", _seconds(answer.getheader("Retry-After")), body)
 
 
-def _request(target: Target, headers: Mapping[str, str]) -> bytes:
-    lines = [f"POST {target.path} HTTP/1.1", f"Host: {target.authority}"]
+def _request(method: str, target: Target, headers: Mapping[str, str]) -> bytes:
+    lines = [f"{method} {target.path} HTTP/1.1", f"Host: {target.authority}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode("ascii")
 

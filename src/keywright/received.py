@@ -20,6 +20,7 @@ from keywright.model import (
     ExpiryPolicy,
     Fields,
     Gate,
+    Identity,
     Imported,
     ImportedItem,
     ImportPolicy,
@@ -233,13 +234,19 @@ def person(said: dict[str, Any]) -> Person:
             tuple(one["scopes"]),
             parse_instant(one["since"]),
             instant(one["accepted_at"]),
+            one.get("by_groups", False),
         )
         for one in said["memberships"]
     )
     times = {name: parse_instant(said[name]) for name in ("created_at", "updated_at")}
     known = {name: value for name, value in said.items() if name != "second_factor_since"}
     since = instant(said["second_factor_since"])
-    return Person(**{**known, **times, "memberships": memberships, "factor_since": since})
+    identities = tuple(
+        Identity(one["issuer"], parse_instant(one["since"]), parse_instant(one["seen_at"]))
+        for one in said.get("identities", ())
+    )
+    read = {"memberships": memberships, "factor_since": since, "identities": identities}
+    return Person(**{**known, **times, **read})
 
 
 def invited(said: dict[str, Any]) -> InvitedThere:

@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from keywright.errors import CannotStart
-from keywright.model import Network
+from keywright.model import GroupRole, Network
+from keywright.roles import ROLES
 
 
 class Setting(NamedTuple):
@@ -79,6 +80,47 @@ SETTINGS: Final = (
         "choice:optional,admins",
         "optional",
         "Who must have a second factor: nobody, or owners, admins and operators, who can do nothing without one.",
+    ),
+    Setting(
+        "oidc_issuer",
+        "published",
+        "",
+        "The identity provider that people may sign in with (OpenID Connect), as it names itself; without it there is none.",
+    ),
+    Setting("oidc_client_id", "text", "", "What that provider calls this installation."),
+    Setting(
+        "oidc_client_secret",
+        "text",
+        "",
+        "By which it knows this installation; without it, by PKCE alone.",
+        confidential=True,
+    ),
+    Setting("oidc_name", "text", "single sign-on", "What people call the provider: the words of the button."),
+    Setting(
+        "oidc_domains",
+        "domains",
+        "",
+        "Domains of mail whose addresses, where the provider has verified them, join it to a person who exists.",
+    ),
+    Setting("oidc_groups_claim", "text", "groups", "The claim that holds somebody's groups."),
+    Setting(
+        "oidc_roles",
+        "roles",
+        "",
+        "What groups give, read anew at each sign-in: `group=operator`, or `group=account:role`.",
+    ),
+    Setting(
+        "oidc_second_factor",
+        "choice:ours,amr,theirs",
+        "ours",
+        "Whose second factor counts for who signs in by the provider: ours; the provider's where its `amr` or `acr` tells of "
+        "one; the provider's always.",
+    ),
+    Setting(
+        "oidc_networks",
+        "networks",
+        "",
+        "Networks of your own in which the provider may be reached; over plain http too where they are loopback.",
     ),
     Setting(
         "drain_seconds",
@@ -198,6 +240,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     security_contact: str
     metrics: str
     second_factor: str
+    oidc_issuer: str
+    oidc_client_id: str
+    oidc_client_secret: str
+    oidc_name: str
+    oidc_domains: tuple[str, ...]
+    oidc_groups_claim: str
+    oidc_roles: tuple[GroupRole, ...]
+    oidc_second_factor: str
+    oidc_networks: tuple[Network, ...]
     drain_seconds: int
     webhook_networks: tuple[Network, ...]
     portal_hosts: tuple[str, ...]
@@ -305,7 +356,19 @@ def weigh(found: Settings) -> list[str]:
             "public_url is https, and trusted_proxies names nobody who could say that a request came by https: "
             "every request is refused"
         )
-    return wrong + weigh_mail(found)
+    return wrong + weigh_provider(found) + weigh_mail(found)
+
+
+def weigh_provider(found: Settings) -> list[str]:
+    """What is wrong with the settings of the identity provider, a sentence each: with any of it serve refuses."""
+    if not found.oidc_issuer:
+        return ["oidc_client_id is set, and oidc_issuer is not"] if found.oidc_client_id else []
+    wrong = []
+    if not found.oidc_client_id:
+        wrong.append("oidc_issuer is set, and oidc_client_id is not: the provider asks who wants to know")
+    if found.oidc_issuer.startswith("http://") and not found.oidc_networks:
+        wrong.append("oidc_issuer is on this machine, and oidc_networks does not let it in: 127.0.0.0/8")
+    return wrong
 
 
 def weigh_mail(found: Settings) -> list[str]:
@@ -364,6 +427,10 @@ def _say_kind(setting: Setting) -> str:
             return "an address of mail"
         case "mailboxes":
             return f"up to {more} addresses of mail, in TOML a list, elsewhere with commas between"
+        case "domains":
+            return "domains, in TOML a list, elsewhere with commas between"
+        case "roles":
+            return "`group=operator` or `group=account:role`, in TOML a list, elsewhere with commas between"
         case "contact":
             return "`mailto:…` or `https://…`"
         case "database":
@@ -398,7 +465,7 @@ def _text(
 
 
 def _written(setting: Setting, value: Any) -> str:
-    if setting.kind.startswith(("networks", "hosts", "mailboxes")) and isinstance(value, list):
+    if setting.kind.startswith(_LISTS) and isinstance(value, list):
         return ",".join(str(item) for item in value)
     wanted = int if setting.kind.startswith("number") else str
     if not isinstance(value, wanted) or isinstance(value, bool):
@@ -417,17 +484,17 @@ def _read(setting: Setting, text: str) -> Any:
         case "networks":
             return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
         case "hosts":
-            hosts = tuple(part.strip().lower() for part in text.split(",") if part.strip())
-            for host in hosts:
-                if not _HOST.match(host):
-                    raise ValueError(f"{host[:80]!r} is not the name of a host, such as app.example.com")
-            return hosts
+            return _names(text, _HOST, "the name of a host, such as app.example.com")
         case "mailboxes":
             found = tuple(part.strip() for part in text.split(",") if part.strip())
             wrong = [part for part in found if not _MAILBOX.match(part)]
             if wrong or len(found) > int(more):
                 raise ValueError(f"{text[:80]!r} is not {_say_kind(setting)}")
             return found
+        case "domains":
+            return _names(text, _DOMAIN, "a domain such as example.com")
+        case "roles":
+            return tuple(_role(part.strip()) for part in text.split(",") if part.strip())
         case "choice" if text not in more.split(","):
             raise ValueError(f"{text[:40]!r} is none of {more.replace(',', ', ')}")
         case "address" if text and not _ADDRESS.match(text):
@@ -443,7 +510,29 @@ def _read(setting: Setting, text: str) -> Any:
     return text
 
 
+def _names(text: str, shape: re.Pattern[str], meant: str) -> tuple[str, ...]:
+    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    wrong = next((part for part in found if not shape.match(part)), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong[:80]!r} is not {meant}")
+    return found
+
+
+def _role(text: str) -> GroupRole:
+    group, _, given = text.rpartition("=")
+    account, _, role = given.rpartition(":")
+    if group and given == "operator":
+        return GroupRole(group)
+    for known in ROLES:
+        if group and account and known == role:
+            return GroupRole(group, account, known)
+    raise ValueError(f"{text[:80]!r} is not `group=operator` or `group=account:role` ({', '.join(ROLES)})")
+
+
 _CONTACT: Final = re.compile(r"\A(mailto:[!-~]+@[!-~]+|https://[!-~]+)\Z")
+#: Kinds that are a list in TOML.
+_LISTS: Final = ("networks", "hosts", "mailboxes", "domains", "roles")
+_DOMAIN: Final = re.compile(r"\A[a-z0-9-]+(\.[a-z0-9-]+)+\Z")
 _MAILBOX: Final = re.compile(r"\A[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\Z")
 _HOST: Final = re.compile(r"\A[a-z0-9-]+(\.[a-z0-9-]+)*\Z")
 #: Where something is published that is believed: over https, or on this machine itself.

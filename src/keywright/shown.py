@@ -213,7 +213,13 @@ def person(record: Person) -> dict[str, Any]:
         "name": record.name,
         "state": record.state,
         "operator": record.operator,
+        "operator_by_groups": record.operator_by_groups,
+        "has_password": record.has_password,
         "second_factor_since": _time(record.factor_since),
+        "identities": [
+            {"issuer": one.issuer, "since": rfc3339(one.since), "seen_at": rfc3339(one.seen_at)}
+            for one in record.identities
+        ],
         "memberships": [
             {
                 "account": held.account,
@@ -222,6 +228,7 @@ def person(record: Person) -> dict[str, Any]:
                 "scopes": list(held.scopes),
                 "since": rfc3339(held.since),
                 "accepted_at": _time(held.accepted_at),
+                "by_groups": held.by_groups,
             }
             for held in record.memberships
         ],
@@ -261,9 +268,10 @@ def session(record: Session, *, current: bool) -> dict[str, Any]:
         "current": current,
         "began_at": rfc3339(record.began_at),
         "seen_at": rfc3339(record.seen_at),
-        "proven_at": rfc3339(record.proven_at),
+        "proven_at": _time(record.proven_at or None),
         "ends_at": rfc3339(record.ends_at),
         "source": record.source,
+        "issuer": record.issuer,
     }
 
 

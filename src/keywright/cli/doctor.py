@@ -139,6 +139,8 @@ def _database(found: "Settings") -> Iterator[Finding]:
     yield Finding("schema", "ok", f"at {HEADS['keys']}, which is this version's")
     with open_installation(found.database, secret=found.secret or None) as installation:
         yield from _installation(installation)
+        if found.oidc_issuer and found.oidc_client_id:
+            yield from _sign_in(installation, found)
 
 
 def _installation(installation: "Installation") -> Iterator[Finding]:
@@ -159,6 +161,33 @@ def _installation(installation: "Installation") -> Iterator[Finding]:
             yield Finding(name, "ok", check(installation))
         except KeywrightError as trouble:
             yield Finding(name, "error", str(trouble))
+
+
+def _sign_in(installation: "Installation", found: "Settings") -> Iterator[Finding]:
+    """Whether the identity provider answers, what its groups give, and who comes in when it does not."""
+    from keywright.store import accounts, people
+
+    try:
+        from keywright.server.provider import Provider
+
+        yield Finding("sign-in", "ok", Provider(found).look())
+    except ModuleNotFoundError as missing:
+        yield Finding("sign-in", "error", f"{missing.name} is not installed: pip install 'keywright[server]'")
+    except KeywrightError as trouble:
+        yield Finding("sign-in", "error", str(trouble))
+    with installation.database.read() as connection:
+        named = {rule.account for rule in found.oidc_roles if rule.account is not None}
+        lacking = sorted(name for name in named if accounts.get(connection, name) is None)
+        left = people.password_operators(connection)
+    if lacking:
+        yield Finding(
+            "sign-in", "warning", f"oidc_roles gives roles in {', '.join(lacking)}: no such account"
+        )
+    if not left:
+        says = "no operator has a password: nobody comes in when the provider does not answer"
+        yield Finding("sign-in", "warning", says)
+    else:
+        yield Finding("sign-in", "ok", f"operators with a password of their own: {left}")
 
 
 def _clock(installation: "Installation") -> str:

@@ -118,8 +118,8 @@ def list_people(place: Place, *, as_json: bool, **narrow: Any) -> None:
         items = [shown.person(person) for person in page.items]
         print_json({"items": items, "next_cursor": page.next_cursor})
         return
-    rows = [(one.email, one.name, one.state, _places(one)) for one in page.items]
-    print_table(("ADDRESS", "NAME", "STATE", "PLACES"), rows, nothing="nobody")
+    rows = [(one.email, one.name, one.state, _ways(one), _places(one)) for one in page.items]
+    print_table(("ADDRESS", "NAME", "STATE", "SIGNS IN BY", "PLACES"), rows, nothing="nobody")
     if page.next_cursor:
         click.echo(f"more: --cursor {page.next_cursor}", err=True)
 
@@ -139,7 +139,7 @@ def get(person: str, place: Place, *, as_json: bool) -> None:
         return
     record = shown.person(found)
     print_record([(field, record[field]) for field in ("id", "email", "name", "state", "created_at")])
-    print_record([("places", _places(found))])
+    print_record([("signs in by", _ways(found)), ("places", _places(found))])
 
 
 @command.command("role")
@@ -212,6 +212,16 @@ def dismiss(person: str, database: str | None, config: Path | None, *, as_json: 
         _show(installation.people.dismiss(person, actor=actor()), "dismissed", as_json=as_json)
 
 
+@command.command("unlink")
+@click.argument("person")
+@as_json
+@where
+def unlink(person: str, database: str | None, config: Path | None, *, as_json: bool) -> None:
+    """Forget by which identity provider somebody comes, and take away what its groups gave. They are signed out."""
+    with opened(database, config) as installation:
+        _show(installation.people.unlink(person, actor=actor()), "unlinked", as_json=as_json)
+
+
 @command.command("reset")
 @click.argument("person")
 @click.option("--factor", is_flag=True, help="Take their second factor away as well.")
@@ -266,9 +276,16 @@ def _show(person: "Person", done: str, *, as_json: bool) -> None:
         print_line(f"{done}: {person.email}, {person.state}, {_places(person)}")
 
 
+def _ways(person: "Person") -> str:
+    """By what somebody signs in: the providers, and the password."""
+    ways = [one.issuer for one in person.identities] + (["password"] if person.has_password else [])
+    return ", ".join(ways) or "nothing yet"
+
+
 def _places(person: "Person") -> str:
-    places = ["operator"] if person.operator else []
+    by_group = {True: " (by group)", False: ""}
+    places = [f"operator{by_group[person.operator_by_groups]}"] if person.operator else []
     for held in person.memberships:
-        waits = "" if held.accepted_at is not None else " (invited)"
+        waits = by_group[held.by_groups] if held.accepted_at is not None else " (invited)"
         places.append(f"{held.role} of {held.account}{waits}")
     return ", ".join(places) or "no place anywhere"

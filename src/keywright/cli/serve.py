@@ -82,8 +82,11 @@ def _several(found: "Settings", taken: socket.socket, lines: list[str]) -> int:
 
 def _open(found: "Settings") -> "Installation":
     from keywright.installation import open_installation
+    from keywright.settings import weigh_provider
     from keywright.throttle import Allowance
 
+    for wrong in weigh_provider(found):
+        raise CannotStart(wrong)
     return open_installation(
         found.database,
         secret=found.secret or None,

@@ -14,7 +14,7 @@ from keywright.errors import Conflict, Invalid, NotFound
 from keywright.keyring import Keyring
 from keywright.model import MANAGEMENT, Account, Actor, Membership, Page, Person, Role
 from keywright.roles import ROLES
-from keywright.store import accounts, factors, keys, keyspaces, people, sessions
+from keywright.store import accounts, factors, identities, keys, keyspaces, people, sessions
 from keywright.store.db import Database
 from keywright.store.sessions import LinkKind
 
@@ -74,9 +74,10 @@ class People(Desk):
         email = fields.email(email)
         with self.change() as change:
             person = self._person(change, email, name)
-            if person.operator:
+            if person.operator and not person.operator_by_groups:
                 raise Conflict(f"{email} is an operator already")
-            people.change(change.tx, person.id, operator_since=change.now, updated_at=change.now)
+            made = {"operator_since": change.now, "operator_grouped_at": None}
+            people.change(change.tx, person.id, **made, updated_at=change.now)
             kind: LinkKind = "reset" if person.state == "active" else "invitation"
             invited = self._links.link(change, kind, self._again(change, person.id))
             sessions.end(change.tx, person=person.id)
@@ -90,7 +91,8 @@ class People(Desk):
             if not person.operator:
                 raise Conflict(f"{person.email} is no operator")
             self._keep_an_operator(change, person)
-            people.change(change.tx, person.id, operator_since=None, updated_at=change.now)
+            gone = {"operator_since": None, "operator_grouped_at": None}
+            people.change(change.tx, person.id, **gone, updated_at=change.now)
             sessions.end(change.tx, person=person.id)
             change.tell(actor, "person.dismiss", ("person", person.id))
             return self._again(change, person.id)
@@ -156,7 +158,13 @@ class People(Desk):
             if given != "owner":
                 self._keep_an_owner(change, owner, held)
             people.change_membership(
-                change.tx, person.id, owner.id, role=given, access=capped[0], scopes=capped[1]
+                change.tx,
+                person.id,
+                owner.id,
+                role=given,
+                access=capped[0],
+                scopes=capped[1],
+                grouped_at=None,
             )
             sessions.end(change.tx, person=person.id)
             told = {"role": [held.role, given], "access": capped[0], "scopes": list(capped[1])}
@@ -182,6 +190,22 @@ class People(Desk):
             sessions.end_links(change.tx, person.id)
             change.tell(actor, "person.remove", ("person", person.id), account=owner.username, role=held.role)
             return _narrowed(self._again(change, person.id), reach)
+
+    def unlink(self, person_id: str, *, actor: Actor = LIBRARY) -> Person:
+        """Forget by which identity provider somebody comes, and take away what its groups gave. They are signed out.
+
+        Raises ``NotFound``, or ``Conflict`` for who comes by none, and where the last owner or operator would be lost.
+        """
+        with self.change() as change:
+            person = self._found(change, person_id, EVERYTHING)
+            if not identities.remove(change.tx, person.id):
+                raise Conflict(f"{person.email} comes by no identity provider")
+            self._take_what_groups_gave(change, person)
+            people.change(change.tx, person.id, updated_at=change.now)
+            sessions.end(change.tx, person=person.id)
+            issuers = [one.issuer for one in person.identities]
+            change.tell(actor, "person.unlink", ("person", person.id), issuers=issuers)
+            return self._again(change, person.id)
 
     def disable(self, person_id: str, *, actor: Actor = LIBRARY) -> Person:
         """Shut somebody out: their sessions and the management keys they made are refused at once.
@@ -236,6 +260,14 @@ class People(Desk):
         people.change(change.tx, person.id, updated_at=change.now)
         sessions.end(change.tx, person=person.id)
         return True
+
+    def _take_what_groups_gave(self, change: Change, person: Person) -> None:
+        if person.operator_by_groups:
+            self._keep_an_operator(change, person)
+            people.change(change.tx, person.id, operator_since=None, operator_grouped_at=None)
+        for held in (one for one in person.memberships if one.by_groups):
+            self._keep_an_owner(change, self._account(change, held.account), held)
+            people.leave(change.tx, person.id, held.account_id)
 
     def _person(self, change: Change, email: str, name: str | None) -> Person:
         """Whoever has the address; made where nobody has."""

@@ -302,7 +302,7 @@ def _session(visit: PortalSession, rights: frozenset[str], source: str, seen_at:
         visit.account_id, visit.account, visit.role, visit.access, visit.scopes, visit.created_at, began_at
     )
     person = Person(visit.id, "", visit.name, "active", False, visit.created_at, visit.created_at, (place,))
-    return Session(visit.id, person, began_at, 0, visit.ends_at, source, seen_at, visit, rights)
+    return Session(visit.id, person, began_at, 0, visit.ends_at, source, seen_at, visit=visit, rights=rights)
 
 
 def _role(role: str) -> Role:

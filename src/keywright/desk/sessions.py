@@ -65,9 +65,17 @@ class Sessions(Desk):
     # ------------------------------------------------------------------------------------------------- in and out
 
     def sign_in(
-        self, email: str, password: str, code: str = "", *, source: str = "", request_id: str = ""
+        self,
+        email: str,
+        password: str,
+        code: str = "",
+        *,
+        instead_of: str = "",
+        source: str = "",
+        request_id: str = "",
     ) -> Begun:
-        """Begin a session: with ``code`` of whoever has a second factor. Until that is proven there is none to find.
+        """Begin a session, in place of the one that ``instead_of`` opens: with ``code`` of whoever has a second factor.
+        Until that is proven there is none to find.
 
         Raises ``SignInFailed``, the same for whoever is unknown, ``SecondFactorNeeded``, ``Throttled`` or ``Unavailable``.
         """
@@ -78,12 +86,41 @@ class Sessions(Desk):
             person = people.get(change.tx, person_id=person_id)
             if person is None or person.state != "active":  # since a moment ago
                 raise SignInFailed
-            _check_factor(person, proven=proven)
+            check_factor(person, proven=proven)
             sessions.purge(change.tx, change.now)
-            opened = self._begin(change, person, source)
+            opened = self.begin(change, person, source, instead_of=instead_of)
             actor = Actor("person", person.id, source, request_id)
             change.tell(actor, "session.begin", ("person", person.id), session=opened.session.id)
         return opened
+
+    def begin(
+        self,
+        change: Change,
+        person: Person,
+        source: str,
+        *,
+        issuer: str | None = None,
+        factor_at: int | None = None,
+        proven_at: int | None = None,
+        instead_of: str = "",
+    ) -> Begun:
+        """Begin a session in a transaction, of who has proven to be somebody; the one that ``instead_of`` opens ends."""
+        earlier = sessions.find(change.tx, tokens.digest(instead_of)) if instead_of else None
+        if earlier is not None:
+            sessions.end(change.tx, session=earlier.id)
+        token = tokens.draw()
+        stored = StoredSession(
+            secrets.token_hex(8),
+            person.id,
+            change.now,
+            change.now if proven_at is None else proven_at,
+            change.now + LONGEST * SECOND,
+            source,
+            issuer,
+            factor_at,
+        )
+        sessions.begin(change.tx, tokens.digest(token), stored)
+        return Begun(token, _session(stored, person, change.now))
 
     def find(self, token: str) -> Session | None:
         """Whose session a cookie opens, if it has not ended. Never from memory: a session that was ended is ended."""
@@ -143,6 +180,24 @@ class Sessions(Desk):
             change.tell(actor, "person.password", ("person", session.person.id))
             return Begun(token, msgspec.structs.replace(session, proven_at=change.now))
 
+    def be_patient(self, source: str) -> None:
+        """Refuse an address of the network at which too much has failed within a minute. Raises ``Throttled``."""
+        with self.database.read("usage") as connection:
+            tried = sessions.failures(connection, self._subject(f"net {_net(source)}"))
+        wait = _wait_for_net(tried, self.clock()) if source else 0
+        if wait:
+            raise Throttled(wait)
+
+    def note_failure(self, source: str) -> None:
+        """Count that signing in has failed at an address of the network."""
+        if source:
+            self._fail([None, self._subject(f"net {_net(source)}")], self.clock())
+
+    def use_once(self, text: str) -> bool:
+        """Whether something that works once is used for the first time, within the day that it is remembered."""
+        with self.database.write("usage") as tx:
+            return sessions.attempt(tx, self._subject(f"once {text}"), self.clock(), DAY * SECOND).failed == 1
+
     def is_fresh(self, session: Session) -> bool:
         """Whether the password was given so lately that a dangerous act needs it no more."""
         return self.clock() - session.proven_at < FRESH * SECOND
@@ -199,11 +254,15 @@ class Sessions(Desk):
 
         A set-up makes the first operator, who says ``email``. An invitation of somebody who has a password is accepted
         with that one. Whoever has a second factor keeps it, and gives a ``code``. Raises ``NotFound``, ``Invalid``,
-        ``SignInFailed``, ``SecondFactorNeeded``, ``Throttled`` or ``Unavailable``.
+        ``SignInFailed``, ``SecondFactorNeeded``, ``Throttled``, ``Unavailable``, or ``Conflict`` for who has no password to accept with.
         """
         kind, person = self.meant(token)
         hashed, proven = None, False
         if kind == "invitation" and person is not None and person.state == "active":
+            if not person.has_password:
+                raise Conflict(
+                    "you sign in by an identity provider; take this invitation by signing in with it"
+                )
             self._prove(person.email, password, source)
         else:
             email = fields.email(email) if kind == "setup" else None
@@ -252,7 +311,7 @@ class Sessions(Desk):
         person = people.get(change.tx, person_id=person_id)
         if person is None or person.state == "disabled":
             raise NotFound("the link was used, has ended, or never was")
-        _check_factor(person, proven=proven)
+        check_factor(person, proven=proven)
         if link.account_id is not None:
             people.change_membership(change.tx, person_id, link.account_id, accepted_at=change.now)
         if chosen:
@@ -261,7 +320,7 @@ class Sessions(Desk):
             sessions.end(change.tx, person=person_id)
         person = people.get(change.tx, person_id=person_id)
         assert person is not None
-        return self._begin(change, person, source)
+        return self.begin(change, person, source)
 
     @staticmethod
     def _live(link: Link | None, now: int) -> Link:
@@ -270,14 +329,6 @@ class Sessions(Desk):
         return link
 
     # -------------------------------------------------------------------------------------------------------- inside
-
-    def _begin(self, change: Change, person: Person, source: str) -> Begun:
-        token = tokens.draw()
-        stored = StoredSession(
-            secrets.token_hex(8), person.id, change.now, change.now, change.now + LONGEST * SECOND, source
-        )
-        sessions.begin(change.tx, tokens.digest(token), stored)
-        return Begun(token, _session(stored, person, change.now))
 
     def _hash(self, new: str, person: Person) -> str:
         return self._passwords.hash(
@@ -318,10 +369,12 @@ class Sessions(Desk):
         """A keyed digest: whoever reads the table learns nobody's address."""
         return hmac.digest(self.keyring.cursor, b"sign-in " + text.encode("utf-8", "replace"), "sha256").hex()
 
-    def _fail(self, subjects: Sequence[str], now: int) -> None:
+    def _fail(self, subjects: Sequence[str | None], now: int) -> None:
         with self.database.write("usage") as tx:
             sessions.forget(tx, now - 30 * DAY * SECOND)
             for place, subject in enumerate(subjects):
+                if subject is None:
+                    continue
                 last = sessions.failures(tx, subject)
                 over = place == 1 and now - last.since >= 60 * SECOND
                 begins = last.failed == 0 or over
@@ -336,7 +389,7 @@ class Sessions(Desk):
             sessions.pardon(tx, self._subject(f"mail {email}"))
 
 
-def _check_factor(person: Person, *, proven: bool) -> None:
+def check_factor(person: Person, *, proven: bool) -> None:
     """Refuse whoever has taken a second factor since they were asked for it."""
     if _has_factor(person) and not proven:
         raise SecondFactorNeeded
@@ -353,7 +406,8 @@ def new_person_id() -> str:
 
 def _session(stored: StoredSession, person: Person, seen_at: int) -> Session:
     return Session(
-        stored.id, person, stored.began_at, stored.proven_at, stored.ends_at, stored.source, seen_at
+        *(stored.id, person, stored.began_at, stored.proven_at, stored.ends_at, stored.source),
+        *(seen_at, stored.issuer, stored.factor_at),
     )
 
 
@@ -385,4 +439,4 @@ def _wait_for_net(tried: Failures, now: int) -> int:
     return max(0, -(-(tried.since + 60 * SECOND - now) // SECOND))
 
 
-__all__ = ["Begun", "Invited", "Sessions", "new_person_id"]
+__all__ = ["Begun", "Invited", "Sessions", "check_factor", "new_person_id"]

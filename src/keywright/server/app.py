@@ -52,7 +52,7 @@ class _Behind:
 
     def __init__(self, installation: Installation, settings: Settings, watch: Watch) -> None:
         self._api = _Later(lambda: _api(installation, settings), watch)
-        self._console = _Later(lambda: _console(installation, settings), watch)
+        self._console = _Later(lambda: _console(installation, settings, watch), watch)
         self._installation = installation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,10 +100,10 @@ def _api(installation: Installation, settings: Settings) -> App:
     return build_api(installation, settings)
 
 
-def _console(installation: Installation, settings: Settings) -> App:
+def _console(installation: Installation, settings: Settings, watch: Watch) -> App:
     from keywright.server.console import build as build_console  # noqa: PLC0415  # Jinja2, which a verifier never needs
 
-    return build_console(installation, settings)
+    return build_console(installation, settings, watch.add)
 
 
 def listen(settings: Settings) -> socket.socket:

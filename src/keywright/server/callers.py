@@ -110,11 +110,12 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 def lacks_factor(settings: Settings, session: Session) -> bool:
-    """Whether the installation wants a second factor of a person who has none. A visitor was signed in by the host."""
-    person = session.person
-    if session.visit is not None or person.factor_since is not None:
-        return False
-    return roles.needs_factor(settings.second_factor, person)
+    """Whether the installation wants a second factor of a person who has none, and whose provider has seen none.
+
+    A visitor was signed in by the host.
+    """
+    proven = session.person.factor_since is not None or session.factor_at is not None
+    return session.visit is None and not proven and roles.needs_factor(settings.second_factor, session.person)
 
 
 def actor_of(session: Session, ip: str, request_id: str) -> Actor:
@@ -134,13 +135,30 @@ def sign_off(installation: Installation, session: Session, actor: Actor) -> None
 
 def cookie_name(settings: Settings) -> str:
     """What the cookie is called: with ``__Host-`` a browser takes it from this host over HTTPS only."""
-    return "__Host-keywright" if settings.public_url.startswith("https://") else "keywright-session"
+    return "__Host-keywright" if _is_secure(settings) else "keywright-session"
 
 
 def session_cookie(settings: Settings, token: str, seconds: int) -> str:
     """The header that sets the cookie; with no seconds, that removes it."""
-    secure = "; Secure" if settings.public_url.startswith("https://") else ""
-    return f"{cookie_name(settings)}={token}; Path=/; HttpOnly; SameSite=Lax; Max-Age={seconds}{secure}"
+    return _cookie(settings, cookie_name(settings), token, seconds)
+
+
+def carrying(settings: Settings, sealed: str, seconds: int) -> str:
+    """The header that has a browser carry something to the identity provider and back; with no seconds, no more."""
+    return _cookie(settings, _carrier_name(settings), sealed, seconds)
+
+
+def _carrier_name(settings: Settings) -> str:
+    return "__Host-keywright-errand" if _is_secure(settings) else "keywright-errand"
+
+
+def _cookie(settings: Settings, name: str, value: str, seconds: int) -> str:
+    secure = "; Secure" if _is_secure(settings) else ""
+    return f"{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={seconds}{secure}"
+
+
+def _is_secure(settings: Settings) -> bool:
+    return settings.public_url.startswith("https://")
 
 
 def csrf_token(installation: Installation, session: Session) -> str:
@@ -151,9 +169,18 @@ def csrf_token(installation: Installation, session: Session) -> str:
 
 def token_of(settings: Settings, scope: Scope) -> str | None:
     """What the session's cookie holds, where there is one."""
-    held = [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
+    return _held(scope, cookie_name(settings))
+
+
+def carried(settings: Settings, scope: Scope) -> str | None:
+    """What a browser carries to the identity provider and back."""
+    return _held(scope, _carrier_name(settings))
+
+
+def _held(scope: Scope, name: str) -> str | None:
+    held = [value.decode("latin-1") for given, value in scope["headers"] if given == b"cookie"]
     try:
-        found = SimpleCookie("; ".join(held)).get(cookie_name(settings))
+        found = SimpleCookie("; ".join(held)).get(name)
     except CookieError:
         return None
     return None if found is None else found.value
@@ -217,11 +244,12 @@ def refuse_other_sites(settings: Settings, scope: Scope) -> None:
             raise CrossSite(f"the browser says that it came from another site (Sec-Fetch-Site: {site[:20]})")
         return
     origin = _header(scope, "origin")
-    if origin and origin not in _own_origins(settings, scope):
+    if origin and origin not in own_origins(settings, scope):
         raise CrossSite("the browser says that it came from another site (Origin)")
 
 
-def _own_origins(settings: Settings, scope: Scope) -> tuple[str, ...]:
+def own_origins(settings: Settings, scope: Scope) -> tuple[str, ...]:
+    """Where our own pages are: as it is set, or, for this machine alone, as the request names it."""
     if settings.public_url:
         scheme, _, rest = settings.public_url.partition("://")
         return (f"{scheme}://{rest.partition('/')[0]}",)

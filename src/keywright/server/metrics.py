@@ -80,6 +80,12 @@ METRICS: Final = (
         "Sources that have failed too often, as each worker has seen them.",
     ),
     Metric("management_requests", "counter", ("status",), "Requests to the management API: 2xx, 4xx, 5xx."),
+    Metric(
+        "provider_sign_ins",
+        "counter",
+        ("result",),
+        "Sign-ins by the identity provider: begun, in, refused, astray (what came back was not believed), unavailable.",
+    ),
     Metric("workers", "gauge", (), "Workers that are alive."),
     Metric("workers_wanted", "gauge", (), "Workers that there should be.", max),
     Metric("worker_starts", "counter", (), "Workers started; above workers_wanted, some have died."),

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from keywright.model import Membership, Person, PersonState
+from keywright.model import Identity, Membership, Person, PersonState
+from keywright.store import identities
 from keywright.store.schema import accounts, factors, memberships, people
 
 _every = select(people, factors.c.since.label("factor_since")).outerjoin(
@@ -75,6 +76,13 @@ def page(
     if after is not None:
         query = query.where(people.c.email > after)
     return _people(connection, connection.execute(query.order_by(people.c.email).limit(limit)).all())
+
+
+def password_operators(connection: Connection) -> int:
+    """How many operators can act and have a password: who comes in when no provider answers."""
+    acting = people.c.operator_since.is_not(None) & people.c.disabled_at.is_(None)
+    query = select(func.count()).select_from(people).where(acting, people.c.password.is_not(None))
+    return int(connection.execute(query).scalar_one())
 
 
 def several(connection: Connection, person_ids: Iterable[str]) -> dict[str, Person]:
@@ -169,17 +177,25 @@ def _people(connection: Connection, rows: Sequence[Row[Any]]) -> list[Person]:
     query = query.where(memberships.c.person_id.in_(wanted)).order_by(accounts.c.username)
     for row in connection.execute(query) if wanted else ():
         found.setdefault(row.person_id, []).append(_membership(row))
-    return [_person(row, tuple(found.get(row.id, ()))) for row in rows]
+    known = identities.of(connection, wanted)
+    return [_person(row, tuple(found.get(row.id, ())), known.get(row.id, ())) for row in rows]
 
 
 def _membership(row: Row[Any]) -> Membership:
     return Membership(
-        row.account_id, row.username, row.role, row.access, _texts(row.scopes), row.since, row.accepted_at
+        row.account_id,
+        row.username,
+        row.role,
+        row.access,
+        _texts(row.scopes),
+        row.since,
+        row.accepted_at,
+        row.grouped_at is not None,
     )
 
 
-def _person(row: Row[Any], joined: tuple[Membership, ...]) -> Person:
-    state: PersonState = "active" if row.password is not None else "invited"
+def _person(row: Row[Any], joined: tuple[Membership, ...], known: tuple[Identity, ...]) -> Person:
+    state: PersonState = "active" if row.password is not None or known else "invited"
     return Person(
         id=row.id,
         email=row.email,
@@ -190,4 +206,7 @@ def _person(row: Row[Any], joined: tuple[Membership, ...]) -> Person:
         updated_at=row.updated_at,
         memberships=joined,
         factor_since=row.factor_since,
+        has_password=row.password is not None,
+        identities=known,
+        operator_by_groups=row.operator_grouped_at is not None,
     )

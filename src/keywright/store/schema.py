@@ -159,6 +159,9 @@ people = Table(
     Column("password", Text),  # as argon2 writes it; nothing until the person has chosen one
     Column("short_since", BigInteger),  # since when the password is one that needs a second factor beside it
     Column("operator_since", BigInteger),
+    Column(
+        "operator_grouped_at", BigInteger
+    ),  # when the provider's groups made them one; nothing where a hand did
     Column("disabled_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
@@ -174,9 +177,23 @@ memberships = Table(
     Column("scopes", Text, nullable=False),  # JSON
     Column("since", BigInteger, nullable=False),
     Column("accepted_at", BigInteger),
+    Column("grouped_at", BigInteger),  # when the provider's groups gave it; nothing where a hand did
     PrimaryKeyConstraint("person_id", "account_id"),
 )
 Index("memberships_by_account", memberships.c.account_id, memberships.c.person_id)
+
+#: Whom an identity provider means by a subject: never by an address of mail.
+identities = Table(
+    "identities",
+    keys_file,
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("person_id", Text, ForeignKey("people.id"), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("issuer", "subject"),
+    UniqueConstraint("person_id", "issuer"),
+)
 
 #: Second factors. The secrets are sealed under the installation's: the number of its entry, a nonce, AES-256-GCM.
 factors = Table(
@@ -221,6 +238,8 @@ sessions = Table(
     Column("proven_at", BigInteger, nullable=False),
     Column("ends_at", BigInteger, nullable=False),
     Column("source", Text, nullable=False),
+    Column("issuer", Text),  # the provider that began it; nothing where a password did
+    Column("factor_at", BigInteger),  # when that provider saw a second factor, where its word on it is taken
 )
 Index("sessions_by_person", sessions.c.person_id)
 

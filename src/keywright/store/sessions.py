@@ -19,6 +19,8 @@ class StoredSession(NamedTuple):
     proven_at: int
     ends_at: int
     source: str
+    issuer: str | None = None
+    factor_at: int | None = None
 
 
 class Link(NamedTuple):
@@ -77,7 +79,10 @@ def renew(tx: Connection, session: str, digest: bytes, proven_at: int) -> None:
 
 
 def _session(row: Row[Any]) -> StoredSession:
-    return StoredSession(row.id, row.person_id, row.began_at, row.proven_at, row.ends_at, row.source)
+    return StoredSession(
+        *(row.id, row.person_id, row.began_at, row.proven_at, row.ends_at),
+        *(row.source, row.issuer, row.factor_at),
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- one-time links

@@ -144,6 +144,13 @@ def dismiss(person_id: str, caller: Operates, opened: Opened, response: Response
     return shown.person(opened.people.dismiss(person_id, actor=caller.actor))
 
 
+@router.post("/{person_id}/unlink")
+def unlink(person_id: str, caller: Operates, opened: Opened, response: Response) -> dict[str, Any]:
+    """Forget by which identity provider somebody comes, and take away what its groups gave. They are signed out."""
+    uncached(response)
+    return shown.person(opened.people.unlink(person_id, actor=caller.actor))
+
+
 @router.post("/{person_id}/reset", status_code=201)
 def reset(
     person_id: str,

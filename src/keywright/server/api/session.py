@@ -20,6 +20,7 @@ from keywright.server.callers import (
     refuse_other_sites,
     session_cookie,
     sign_off,
+    token_of,
 )
 from keywright.settings import Settings
 from keywright.times import rfc3339
@@ -108,7 +109,8 @@ def sign_in(
     body: SignIn, request: Request, opened: Opened, settings: Configured, response: Response
 ) -> dict[str, Any]:
     """Sign in. The cookie of the answer is the session; who it is, is said in the body."""
-    begun = opened.sessions.sign_in(body.email, body.password, body.code, **_asking(request))
+    here = token_of(settings, request.scope) or ""
+    begun = opened.sessions.sign_in(body.email, body.password, body.code, instead_of=here, **_asking(request))
     return _entered(begun, opened, settings, response)
 
 
@@ -120,7 +122,7 @@ def read_link(body: LinkToken, opened: Opened, response: Response) -> dict[str, 
     return {
         "kind": kind,
         "email": None if person is None else person.email,
-        "has_password": person is not None and person.state == "active",
+        "has_password": person is not None and person.has_password,
         "second_factor": person is not None and person.factor_since is not None,
     }
 

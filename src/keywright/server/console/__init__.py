@@ -5,6 +5,7 @@ too: both are translations of the same desk.
 """
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -33,6 +34,7 @@ from keywright.server.console import (
     operator,
     people,
     portal,
+    provider,
     words,
 )
 from keywright.server.console.visits import Desk, Nobody, Page, Visit, policy
@@ -53,6 +55,7 @@ HEADERS: Final = {
 }
 ROUTES: Final[tuple[Page, ...]] = (
     *entry.PAGES,
+    *provider.PAGES,
     *factor.PAGES,
     *keys.PAGES,
     *bulk.PAGES,
@@ -67,9 +70,9 @@ ROUTES: Final[tuple[Page, ...]] = (
 )
 
 
-def build(installation: Installation, settings: Settings) -> Starlette:
-    """Make the console over an open installation."""
-    desk = Desk(installation, settings)
+def build(installation: Installation, settings: Settings, count: Callable[..., None]) -> Starlette:
+    """Make the console over an open installation. ``count`` counts for ``/metrics``: a name, and its labels."""
+    desk = Desk(installation, settings, count)
     routes = [Route(page.path, partial(_answer, desk, page), methods=[page.method]) for page in ROUTES]
     return Starlette(
         routes=[Route("/console/assets/{name:path}", assets.answer), *routes],

@@ -1,16 +1,18 @@
 """Getting in and out: signing in, one-time links, the first operator, the password again, and one's own sessions."""
 
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from keywright.desk.sessions import LONGEST, Begun
 from keywright.errors import CallerError, Invalid, NotFound, SecondFactorNeeded, Throttled
-from keywright.model import PortalSession
+from keywright.model import Person, PortalSession
+from keywright.server import errand as errands
 from keywright.server.callers import session_cookie, sign_off, token_of
 from keywright.server.console import words
 from keywright.server.console.visits import EVERYWHERE, Nobody, Page, Visit, field
+from keywright.server.errand import Invitation
 
 
 def ask(visit: Nobody, request: Request) -> Response:
@@ -25,14 +27,7 @@ def ask(visit: Nobody, request: Request) -> Response:
     if over is not None:
         return away(visit, over, "session_ended")
     if request.method != "GET":
-        return visit.page(
-            "sign_in.html",
-            status=401,
-            problem=words.SESSION_ENDED,
-            to=_own(request.url.path),
-            email="",
-            wants_code=False,
-        )
+        return sign_in_page(visit, words.SESSION_ENDED, 401, own(request.url.path))
     to = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return visit.go("/console/sign-in", **({"to": to} if to != "/console/" else {}))
 
@@ -40,33 +35,38 @@ def ask(visit: Nobody, request: Request) -> Response:
 def ask_password(visit: Nobody, request: Request) -> Response:
     """Ask somebody who is signed in for their password again, and go back to where they were."""
     to = request.url.path if request.method == "GET" else visit.form.get("back", "/console/")
-    return visit.go("/console/prove", to=_own(to) or "/console/")
+    return visit.go("/console/prove", to=own(to) or "/console/")
 
 
 def form(visit: Nobody) -> Response:
     """The page to sign in on."""
-    return visit.page(
-        "sign_in.html", problem="", to=_own(visit.query.get("to", "")), email="", wants_code=False
-    )
+    return sign_in_page(visit, "", 200, own(visit.query.get("to", "")))
+
+
+def sign_in_page(
+    visit: Nobody, problem: str, status: int, to: str, *, email: str = "", wants_code: bool = False
+) -> Response:
+    """The page to sign in on, with what went wrong the last time."""
+    given = {"problem": problem, "to": to, "email": email, "wants_code": wants_code}
+    return visit.page("sign_in.html", status=status, provider=visit.desk.provider_name, **given)
 
 
 def sign_in(visit: Nobody) -> Response:
     """Sign in."""
-    email, to = visit.form.get("email", ""), _own(visit.form.get("to", ""))
+    email, to = visit.form.get("email", ""), own(visit.form.get("to", ""))
     try:
         begun = visit.opened.sessions.sign_in(
             email,
             visit.form.get("password", ""),
             visit.form.get("code", ""),
+            instead_of=token_of(visit.desk.settings, visit.request.scope) or "",
             source=visit.ip,
             request_id=visit.request_id,
         )
     except CallerError as refused:
         wants_code = isinstance(refused, SecondFactorNeeded) or bool(visit.form.get("code"))
         problem = words.CODE_NEEDED if isinstance(refused, SecondFactorNeeded) else str(refused)
-        page = visit.page(
-            "sign_in.html", status=refused.status, problem=problem, to=to, email=email, wants_code=wants_code
-        )
+        page = sign_in_page(visit, problem, refused.status, to, email=email, wants_code=wants_code)
         if isinstance(refused, Throttled):
             page.headers["Retry-After"] = str(refused.retry_after)
         return page
@@ -94,7 +94,16 @@ def away(visit: Nobody, over: PortalSession, reason: str) -> Response:
 def link(visit: Nobody) -> Response:
     """The page of a one-time link: what it holds stands behind ``#`` in its address, and a script reads it from there."""
     return visit.page(
-        "link.html", problem="", kind="", token="", email="", has_password=False, has_factor=False, name=""
+        "link.html",
+        problem="",
+        kind="",
+        token="",
+        email="",
+        has_password=False,
+        has_factor=False,
+        name="",
+        provider="",
+        by_provider=None,
     )
 
 
@@ -140,10 +149,24 @@ def _link_page(visit: Nobody, token: str, problem: str, status: int) -> Response
         kind=kind,
         token=token,
         email=visit.form.get("email", "") if person is None else person.email,
-        has_password=kind == "invitation" and person is not None and person.state == "active",
+        has_password=kind == "invitation" and person is not None and person.has_password,
+        provider=visit.desk.provider_name,
+        by_provider=None if not _is_theirs(visit, kind, person) else _invited_at(visit, token),
         has_factor=person is not None and person.factor_since is not None,
         name=visit.form.get("name", ""),
     )
+
+
+def _is_theirs(visit: Nobody, kind: str, person: Person | None) -> bool:
+    """Whether an invitation can be taken by signing in by the provider."""
+    issuer = visit.desk.settings.oidc_issuer
+    return kind == "invitation" and person is not None and issuer in {one.issuer for one in person.identities}
+
+
+def _invited_at(visit: Nobody, token: str) -> str:
+    """Where an invitation is taken by signing in: sealed, since what a link holds stands in no address that is sent."""
+    sealed = errands.seal(visit.opened.keyring, Invitation(token, visit.opened.clock()))
+    return f"/console/sign-in/provider?{urlencode({'invited': sealed})}"
 
 
 def home(visit: Visit) -> Response:
@@ -197,12 +220,18 @@ def change_password(visit: Visit) -> Response:
 
 def prove_form(visit: Visit) -> Response:
     """The page on which the password is given again."""
-    return visit.page("prove.html", problem="", to=_own(visit.query.get("to", "")))
+    return _prove_page(visit, "", 200, own(visit.query.get("to", "")))
+
+
+def _prove_page(visit: Visit, problem: str, status: int, to: str) -> Response:
+    ours = visit.desk.settings.oidc_issuer in {one.issuer for one in visit.person.identities}
+    given = {"provider": visit.desk.provider_name if ours else "", "problem": problem, "to": to}
+    return visit.page("prove.html", status=status, **given)
 
 
 def prove(visit: Visit) -> Response:
     """Give the password again."""
-    to = _own(visit.form.get("to", ""))
+    to = own(visit.form.get("to", ""))
     try:
         begun = visit.opened.sessions.prove_again(
             visit.session,
@@ -211,7 +240,7 @@ def prove(visit: Visit) -> Response:
             actor=visit.caller.actor,
         )
     except CallerError as refused:
-        return visit.page("prove.html", status=refused.status, problem=str(refused), to=to)
+        return _prove_page(visit, str(refused), refused.status, to)
     return entered(visit, begun, to or "/console/")
 
 
@@ -222,7 +251,7 @@ def entered(visit: Nobody, begun: Begun, to: str, **query: str) -> Response:
     return gone
 
 
-def _own(to: str) -> str:
+def own(to: str) -> str:
     """A page of ours to go to; of anybody else's nothing is left. A browser reads ``//`` and ``/\\`` as another site."""
     plain = to.startswith("/") and to[1:2] not in ("/", "\\") and to.isprintable() and "\\" not in to
     return to if plain else ""

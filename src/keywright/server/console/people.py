@@ -71,7 +71,7 @@ def change(visit: Visit) -> Response:
 
 
 def switch(visit: Visit) -> Response:
-    """Shut somebody out, let them in again, or make the link for a new password."""
+    """Shut somebody out, let them in again, forget their provider, or make the link for a new password."""
     people, person = visit.opened.people, visit.request.path_params["person"]
     try:
         match visit.form.get("act"):
@@ -81,6 +81,9 @@ def switch(visit: Visit) -> Response:
             case "enable":
                 people.enable(person, actor=visit.caller.actor)
                 return visit.go(visit.at("people"), said="person_enabled")
+            case "unlink":
+                people.unlink(person, actor=visit.caller.actor)
+                return visit.go(visit.at("people"), said="person_unlinked")
             case _:
                 factor = visit.form.get("act") == "reset_factor"
                 reset = people.reset(person, factor=factor, actor=visit.caller.actor)

@@ -29,6 +29,7 @@ from keywright.server.callers import (
     standing,
 )
 from keywright.server.console import assets, drawing, words
+from keywright.server.provider import Provider
 from keywright.server.proxies import canonical
 from keywright.settings import Settings
 
@@ -57,12 +58,20 @@ class Page(NamedTuple):
     password: bool = False  # about one's password, or what goes with it: a visitor of the portal has none
 
 
+def _uncounted(_name: str, *_labels: str) -> None:
+    """Count nothing: who makes pages without a server has no metrics."""
+
+
 class Desk:
     """What every page is made from: the installation, the settings, the templates."""
 
-    def __init__(self, opened: Installation, settings: Settings) -> None:
+    def __init__(
+        self, opened: Installation, settings: Settings, count: Callable[..., None] = _uncounted
+    ) -> None:
         self.opened = opened
         self.settings = settings
+        self.count = count
+        self.provider = Provider(settings) if settings.oidc_issuer else None
         self._templates = Environment(
             loader=PackageLoader("keywright.server.console"),
             autoescape=select_autoescape(default=True),
@@ -74,6 +83,11 @@ class Desk:
         self._templates.filters.update(
             ago=drawing.ago, date=drawing.date, exact=drawing.exact, number=drawing.number, url=_quoted
         )
+
+    @property
+    def provider_name(self) -> str:
+        """What people call the identity provider; nothing where there is none."""
+        return self.settings.oidc_name if self.provider is not None else ""
 
     def render(self, template: str, **context: Any) -> str:
         """Fill a template."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from keywright import hygiene, limits, reasons
-from keywright.errors import CODES
+from keywright.errors import CODES, CallerError, Throttled
 from keywright.model import Key, Keyspace, Limit
 from keywright.schemes import SCHEMES
 
@@ -41,6 +41,13 @@ STALE_FORM: Final = (
 )
 SESSION_ENDED: Final = "Your session has ended. Sign in again; nothing was changed."
 CODE_NEEDED: Final = "Type your password again, and the code that your authenticator shows beside it."
+NOT_LET_IN: Final = "You signed in there, and have no place here. Ask whoever runs this installation to invite your address of mail."
+SOMEBODY_ELSE: Final = "Somebody else signed in there. Nothing was opened; try again, as yourself."
+TURNED_AWAY: Final = "You were not signed in there. Try again, or ask whoever looks after that sign-in."
+ASTRAY: Final = (
+    "That sign-in could not be finished: it was begun too long ago or elsewhere, or was used. Begin again."
+)
+PROVIDER_DOWN: Final = "The sign-in of your company does not answer right now. Try again in a moment, or use your password if you have one."
 SCAN_AGAIN: Final = (
     "The code is wrong, or was used. Wait for the next one; if it is refused too, begin again."
 )
@@ -89,6 +96,7 @@ SAID: Final = {
     "removed": "They are out.",
     "person_disabled": "They are shut out, and so are the management keys they made.",
     "person_enabled": "They can sign in again.",
+    "person_unlinked": "Unlinked. What their groups gave is gone, and they are signed out.",
     "suspended": "Suspended. Every key of the account is refused.",
     "activated": "Active.",
     "account_created": "The account was made.",
@@ -251,6 +259,15 @@ class Entry(NamedTuple):
     under: tuple[str, ...]
     text: str
     path: str
+
+
+def code_refused(refused: CallerError) -> str:
+    """Why a code was not taken, by itself: whose it is, is known already."""
+    return (
+        str(refused)
+        if isinstance(refused, Throttled)
+        else "The code is wrong, or was used. Wait for the next one."
+    )
 
 
 def error(status: int) -> str:
