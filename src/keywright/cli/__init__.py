@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from traceback import walk_tb
 
 import click
 
@@ -109,13 +110,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         if isinstance(fault, OSError) and fault.errno == errno.EPIPE:
             return 1
-        if isinstance(fault, OSError) and fault.errno in _FULL and fault.filename is None:
+        if isinstance(fault, OSError) and fault.errno in _FULL and _cannot_say(fault):
             _say(f"the answer cannot be written: {fault.strerror}; what was asked may be done all the same")
             return 1
         _say(f"{type(fault).__name__}: {fault}".splitlines()[0][:300])
         _say("this should not happen; with KEYWRIGHT_DEBUG=1 it says where it did")
         return 4
     return ended if isinstance(ended, int) else 0
+
+
+def _cannot_say(fault: Exception) -> bool:
+    """Whether it arose where something is said."""
+    where = [frame for frame, _ in walk_tb(fault.__traceback__)]
+    return where[-1].f_code is click.echo.__code__
 
 
 #: Fields of a request, and the flags that fill them.
