@@ -74,7 +74,8 @@ class Strict(HttpToolsProtocol):
     def wish(self) -> None:
         """Take a head that wishes for another protocol. None is spoken here: it is read again, as if it had not."""
         kept = [(name, value) for name, value in self.headers if name != b"upgrade"]
-        if len(kept) == len(self.headers) or any(_FOLDED.search(value) for _, value in kept):
+        closing = not self.parser.should_keep_alive()  # then the parser reads nothing behind it
+        if closing or len(kept) == len(self.headers) or any(_FOLDED.search(value) for _, value in kept):
             raise Doubtful  # a CONNECT, for one
         version = self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
