@@ -6,6 +6,7 @@ import pytest
 
 from conftest import EVERY, again, bearer, make
 from keywright import Keywright, Unavailable
+from keywright.cache import GATES_AT_MOST, Cache
 from keywright.engine import AtHand
 from keywright.store.counter import ChangeCounter
 from keywright.store.lookup import Lookup
@@ -128,3 +129,15 @@ def test_a_verdict_can_be_logged(kw: Keywright) -> None:
     for shown in (repr(verdict), f"{verdict.key}"):
         assert key.key.id in shown
         assert not any(text in shown for text in (repr(verdict.key.macs)[2:-1], token[-38:], "macs"))
+
+
+@pytest.mark.sqlite_only("no database has a part in it")
+@pytest.mark.security("T-25")
+def test_names_that_strangers_ask_for_keep_no_gate_from_being_remembered() -> None:
+    """However many unknown gates were asked for, one that there is is remembered; of the others no more than so many."""
+    cache = Cache(10)
+    for n in range(GATES_AT_MOST + 5):
+        cache.put_gate(f"nobody-{n}", None, 0)
+    cache.put_gate("shop", "every", 0)
+    assert cache.gate("shop") == (True, "every")
+    assert sum(cache.gate(f"nobody-{n}")[0] for n in range(GATES_AT_MOST + 5)) == GATES_AT_MOST - 1

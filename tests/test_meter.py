@@ -36,6 +36,16 @@ def reopened(kw: Keywright, clock: Clock) -> Keywright:
 
 
 @pytest.mark.requirement("B-13", "B-14")
+def test_resources_of_keys_that_came_once_are_not_kept_for_ever(
+    kw: Keywright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What tells a key's fifty resources apart is begun anew where too many keys were used: memory does not grow with them."""
+    monkeypatch.setattr("keywright.meter._MOST_KNOWN", 3)
+    for key in [make(kw) for _ in range(7)]:
+        assert kw.verify(bearer(key), **EVERY, resource="/things").code == "ok"
+    assert len(kw.installation.meter._resources) <= 3
+
+
 @pytest.mark.security("R-32")
 def test_counts_add_up_by_key_minute_code_and_resource(kw: Keywright, clock: Clock) -> None:
     """After ``close`` the store holds each verdict once: by key, minute, code and resource, in several threads."""

@@ -105,8 +105,14 @@ class Cache:
     def put_gate(self, name: str, keyspace: str | None, applied: int) -> None:
         """Remember which keyspace defines a gate, or that none does, unless something was applied since."""
         with self._lock:
-            if applied == self.applied and len(self._gates) < GATES_AT_MOST:
-                self._gates[name] = keyspace
+            if applied != self.applied:
+                return
+            if len(self._gates) >= GATES_AT_MOST:
+                unknown = next((known for known, of in self._gates.items() if of is None), None)
+                if keyspace is None or unknown is None:
+                    return
+                del self._gates[unknown]  # strangers may ask for any name; those that there are come first
+            self._gates[name] = keyspace
 
     def is_absent(self, key_id: bytes, now: int) -> bool:
         """Whether the id was looked up a moment ago and did not exist."""

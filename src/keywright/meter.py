@@ -277,7 +277,11 @@ class Meter:
         self._begin()
 
     def _told_apart(self, key_id: str, resource: str) -> str:
-        known = self._resources.setdefault(key_id, set())
+        known = self._resources.get(key_id)
+        if known is None:
+            if len(self._resources) >= _MOST_KNOWN:
+                self._resources.clear()
+            known = self._resources[key_id] = set()
         if resource not in known:
             if len(known) >= MOST_RESOURCES:
                 return "other"
