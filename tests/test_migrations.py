@@ -14,8 +14,24 @@ from child import Child
 from conftest import sql
 from keywright import Keywright, SchemaTrouble
 from keywright.store import migrate
+from keywright.store.db import Database
 from keywright.store.schema import FILES, HEADS, METADATA
 from people import begin
+
+
+def as_first_made(database: Database) -> None:
+    """Bring the keys file back to what its first migration made."""
+    with database.write() as tx:
+        for table in ("portal_sessions", "identities", "imported"):
+            sql(tx, f"DROP TABLE {table}")
+        for table, column in (
+            ("people", "operator_grouped_at"),
+            ("memberships", "grouped_at"),
+            ("sessions", "issuer"),
+            ("sessions", "factor_at"),
+        ):
+            sql(tx, f"ALTER TABLE {table} DROP COLUMN {column}")
+        sql(tx, "UPDATE schema_keys SET version_num = '0001'")
 
 
 @pytest.mark.stores
@@ -103,16 +119,7 @@ def test_people_of_an_earlier_version_go_on(kw: Keywright) -> None:
     token, session = begin(kw, "operator", email="op@example.com")
     begin(kw, "admin")
     database = kw.installation.database
-    with database.write() as tx:  # as the first migration left it
-        for table, column in (
-            ("people", "operator_grouped_at"),
-            ("memberships", "grouped_at"),
-            ("sessions", "issuer"),
-            ("sessions", "factor_at"),
-        ):
-            sql(tx, f"ALTER TABLE {table} DROP COLUMN {column}")
-        sql(tx, "DROP TABLE identities")
-        sql(tx, "UPDATE schema_keys SET version_num = '0001'")
+    as_first_made(database)
 
     assert migrate.migrate(database)
 

@@ -15,7 +15,8 @@ from keywright.model import Actor, Issued, PortalLink, PortalSession, Role
 from keywright.roles import of_visit
 from keywright.testing import Clock
 from people import begin, code_of, visit
-from postgres import SECRET, Server
+from postgres import SECRET
+from test_migrations import as_first_made
 
 pytestmark = pytest.mark.stores
 
@@ -403,13 +404,11 @@ def test_the_way_back_is_to_a_host_that_the_settings_name(kw: Keywright, clock: 
 # ----------------------------------------------------------------------------------------------------------- migration
 
 
-def test_a_database_of_before_gets_the_portal(kw: Keywright, server: Server) -> None:
+def test_a_database_of_before_gets_the_portal(kw: Keywright) -> None:
     """A database at the first migration, with keys in it, is brought up to date; its keys stay, and visits begin."""
     key = make(kw)
     database = kw.installation.database
-    with database.write() as tx:
-        tx.exec_driver_sql("DROP TABLE portal_sessions")
-        tx.exec_driver_sql("UPDATE schema_keys SET version_num = '0001'")
+    as_first_made(database)
     kw.close()
 
     with open_installation(
