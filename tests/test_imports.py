@@ -248,10 +248,8 @@ def test_an_import_that_was_cut_off_is_begun_again(moved: Keywright) -> None:
 
 def test_a_dry_run_makes_nothing(moved: Keywright) -> None:
     """And says what would have been."""
-    assert [item.status for item in bring(moved, {"token": TOKEN}, {}, dry_run=True).items] == [
-        "made",
-        "refused",
-    ]
+    done = bring(moved, {"token": TOKEN}, {}, dry_run=True)
+    assert [(item.status, item.id) for item in done.items] == [("made", None), ("refused", None)]
     assert told(moved, sent(TOKEN)) == "invalid"
     assert moved.keys.list(keyspace="every").items == ()
 

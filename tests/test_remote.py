@@ -22,6 +22,7 @@ from keywright import Client, Conflict, Denied, Exceeds, Invalid, Keywright, Not
 from keywright.cli import keywright as top
 from keywright.client import WAITING_AT_ONCE
 from keywright.clock import process_clock
+from keywright.credential import spell_token
 from keywright.desk.grants import Reach
 from keywright.times import rfc3339
 from people import member
@@ -250,6 +251,11 @@ COMMANDS: dict[str, Verb | str] = {
     "keys disable": Verb("{}", _key),
     "keys enable": Verb("{}", _disabled),
     "keys several": Verb("disable {}", _key),
+    "keys import": Verb(
+        "- --keyspace every --account globex --environment production --access all --dry-run",
+        given=json.dumps({"name": "Old", "token": spell_token("every_live_kAAAAAAAAAAAAAAB", "s" * 32)}),
+        once=True,
+    ),
     "keys delete": Verb("{} --yes", _key),
     "keys verify": Verb("--keyspace every --environment production --method GET", given="every_live_k"),
     "accounts create": Verb("{} --name Somebody --limit 5/day", lambda on: _account(on) + "x"),

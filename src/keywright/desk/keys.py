@@ -177,6 +177,9 @@ class Keys(Listing):
             for item in items:
                 found.append(self._import(change, space, place, item, actor, reach))
             if dry_run:
+                found = [
+                    msgspec.structs.replace(one, id=None) if one.status == "made" else one for one in found
+                ]
                 raise _DryRun
         return Imported(tuple(found), travelled)
 
