@@ -13,6 +13,7 @@ import pytest
 
 from conftest import bearer, make
 from keywright import Issued, Keywright
+from keywright.credential import spell_token
 from keywright.model import Alert, Binding, IssuedEndpoint
 from keywright.profiles import MANAGEMENT_SCOPES
 from keywright.roles import RIGHTS
@@ -211,6 +212,8 @@ _BAD_PAGES = (
     "q=%00",
 )
 
+#: A token that another installation made.
+_OLD = spell_token("every_live_kAAAAAAAAAAAAAAC", "s" * 32)
 ROUTES: dict[str, Route] = {
     "POST /v1/keys": Route(
         "keys:write",
@@ -285,7 +288,12 @@ ROUTES: dict[str, Route] = {
     ),
     "POST /v1/keys/import": Route(
         "keys:write",
-        {"keyspace": "every", "account": "globex", "environment": "production", "items": [{"name": "Old"}]},
+        {
+            "keyspace": "every",
+            "account": "globex",
+            "environment": "production",
+            "items": [{"name": "Old", "access": "all", "token": _OLD}],
+        },
         bad=(
             {"items": []},
             {"items": [{}] * 201},
