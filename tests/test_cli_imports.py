@@ -38,7 +38,7 @@ def test_a_table_is_read(command: Folder) -> None:
     )
     ran = command("keys", "import", "-", *PLACE, given="\ufeff" + rows)
     assert (ran.code, ran.out, ran.err) == (0, "made: 2\n", "")
-    other, first = command("keys", "list", "--json").json["items"]
+    other, first = command("keys", "list", "--sort", "name", "--json").json["items"]
     assert (first["name"], first["scopes"], first["metadata"]) == (
         "Sync, old", ["things:read", "things:write"], {"was": 7},
     )  # fmt: skip
