@@ -868,7 +868,7 @@ def _acts(kw: Keywright, since: int) -> list[tuple[str, str]]:
 #: What writes an entry into the trail, and is given an act.
 TELLING = {"tell", "_tell", "_tell_first", "_set", "_changed", "append"}
 ACT = re.compile(
-    r"(account|alert|installation|key|keyspace|link|person|refusal|session|usage|webhook)\.[a-z_]+"
+    r"(account|alert|installation|key|keyspace|link|person|portal|refusal|session|usage|webhook)\.[a-z_]+"
 )
 
 

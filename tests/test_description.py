@@ -46,7 +46,6 @@ NEVER = {
     "POST /v1/people/{person_id}/unlink",  # somebody who comes by a provider
     "POST /v1/webhooks/{webhook_id}/verify",  # the challenge that the address was sent
     "POST /v1/leaks/github",  # nobody signs
-    "POST /v1/keys/import",  # a keyspace must be named
     "GET /.well-known/security.txt",  # no contact is set
     "GET /authz/forward/{gate}",  # no proxy asks
     "GET /authz/nginx/{gate}",
@@ -66,6 +65,15 @@ MEANT: dict[str, dict[str, Any]] = {
         "application": None,
         "metadata": None,
     },
+    "POST /v1/keys/import": _HERE | {"account": "globex", "items": [{"name": "Fuzz"}]},
+    "POST /v1/portal/sessions": {
+        "account": "globex",
+        "subject": "ana@globex",
+        "role": "admin",
+        "access": "all",
+    }
+    | {"keyspace": None, "environment": None, "name": None, "scopes": [], "return_url": None},
+    "POST /v1/portal/sessions/end": {"account": "globex", "subject": None},
     "POST /v1/management-keys": {"name": "Fuzz", "scopes": ["verify"], "expires_at": None}
     | {"account": None, "keyspace": None, "environment": None},
     "POST /v1/verify": _HERE
@@ -112,6 +120,7 @@ def described(kw: Keywright) -> tuple[BaseSchema, Callable[[Any], dict[str, str]
         "person_id": member(kw, "analyst").id,
         "webhook_id": hook(kw).endpoint.id,
         "alert_id": alerted(kw),
+        "visit_id": kw.portal.open(account="globex", subject="ana@globex").session.id,
         "gate": "shop",
         "place": "every.production",
         "page": "usage.md",
