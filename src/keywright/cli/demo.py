@@ -91,12 +91,12 @@ def _run(app: ModuleType, directory: Path, port: int) -> None:
     # What this shell sets for an installation of its own must not reach into this one.
     found = settings.load({"database": url, "port": first.getsockname()[1]}, {})
     with Keywright(url) as kw:
-        servers = [
-            (app.server(app.build(Keywright(url).installation, found)), first),
-            (app.server(_example().build(kw)), second),
-        ]
         issued, password = _furnish(kw), secrets.token_urlsafe(18)
         _people(kw, password)
+        servers = [
+            (app.server(app.build(Keywright(url).installation, found)), first),
+            (app.server(_example().build(kw)), second),  # which wants its keyspaces to be there
+        ]
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(app, servers, kw, issued, password, directory))
 
