@@ -32,7 +32,7 @@ class Entry(msgspec.Struct, gc=False):
     #: under what ``Cache.proven`` knows the key: its secret, spelled as a token and as a pair
     as_token: bytes | None = None
     as_pair: bytes | None = None
-    #: the tag of an imported credential that led to it, where that is not what ``Cache.proven`` knows it by
+    #: the tag of an imported credential that led to it
     tag: bytes | None = None
     #: what ``/v1/verify`` says of the key and its account, as JSON
     said: bytes | None = None

@@ -354,7 +354,8 @@ class Engine:
             entry = None if known is None else self._cache.get(known)
             record = self._find(tag, now, stale, at_hand, "imported") if entry is None else entry.record
             if record is not None:
-                self._cache.put_tag(tag, record)
+                if known is None:
+                    self._cache.put_tag(tag, record)
                 return tag, record
         return tag, None
 

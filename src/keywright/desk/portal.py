@@ -44,7 +44,6 @@ LONGEST: Final = 8 * 3600  # seconds
 IDLE: Final = 3600  # seconds
 #: For how long after its end a visit is still known: who comes with its cookie is led back to the host.
 KEPT: Final = DAY
-_GONE: Final = "the link was used, has ended, or never was"
 
 
 class Portal(Desk):
@@ -199,7 +198,7 @@ class Portal(Desk):
             if not portal.begin(
                 change.tx, tokens.digest(code), tokens.digest(token), change.now, source
             ):  # somebody else, on another node
-                raise NotFound(_GONE)
+                raise NotFound(tokens.GONE)
             visitor = Actor("visitor", visit.subject, source, request_id)
             change.tell(visitor, "portal.begin", ("portal", visit.id), account=visit.account)
             rights = self._rights(change.tx, visit, change.now) or frozenset()
@@ -233,9 +232,9 @@ class Portal(Desk):
     def _waiting(self, connection: Connection, code: str, now: int) -> PortalSession:
         visit = portal.waiting(connection, tokens.digest(code))
         if visit is None or _state(visit, None, now) != "waiting":
-            raise NotFound(_GONE)
+            raise NotFound(tokens.GONE)
         if self._rights(connection, visit, now) is None:
-            raise NotFound(_GONE)
+            raise NotFound(tokens.GONE)
         return visit
 
     def _rights(self, connection: Connection, visit: PortalSession, now: int) -> frozenset[str] | None:

@@ -276,7 +276,7 @@ class Sessions(Desk):
         with self.change() as change:
             found = self._live(sessions.find_link(change.tx, tokens.digest(token)), change.now)
             if not sessions.use_link(change.tx, tokens.digest(token)):
-                raise NotFound("the link was used, has ended, or never was")
+                raise NotFound(tokens.GONE)
             person_id = self._make(change, email, name) if found.person_id is None else found.person_id
             if hashed is not None:
                 self._keep_password(change, person_id, password, hashed)
@@ -310,7 +310,7 @@ class Sessions(Desk):
     ) -> Begun:
         person = people.get(change.tx, person_id=person_id)
         if person is None or person.state == "disabled":
-            raise NotFound("the link was used, has ended, or never was")
+            raise NotFound(tokens.GONE)
         check_factor(person, proven=proven)
         if link.account_id is not None:
             people.change_membership(change.tx, person_id, link.account_id, accepted_at=change.now)
@@ -325,7 +325,7 @@ class Sessions(Desk):
     @staticmethod
     def _live(link: Link | None, now: int) -> Link:
         if link is None or now >= link.ends_at:
-            raise NotFound("the link was used, has ended, or never was")
+            raise NotFound(tokens.GONE)
         return link
 
     # -------------------------------------------------------------------------------------------------------- inside

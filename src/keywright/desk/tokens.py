@@ -3,10 +3,14 @@
 import base64
 import hashlib
 import secrets
+from typing import Final
 
 import msgspec
 
 from keywright.model import Session
+
+#: What is said of a link that leads nowhere, whatever is the matter with it.
+GONE: Final = "the link was used, has ended, or never was"
 
 
 class Begun(msgspec.Struct, frozen=True):
