@@ -11,6 +11,8 @@ UV := $(BOOT)/bin/uv
 RUN := .venv/bin
 READY := .venv/.ready
 
+# Whoever else is installing is waited for, in seconds: a new machine often still is.
+INSTALL := apt-get install -qq -o DPkg::Lock::Timeout=300
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 VENDORED := src/keywright/server/swagger_ui
 
@@ -31,7 +33,7 @@ run: $(READY) ## five key systems and an example API on this machine, with curl 
 browser:
 	@for name in $${KEYWRIGHT_TEST_BROWSER:-$(BROWSERS)}; do if command -v "$$name" >/dev/null; then exit 0; fi; done; \
 		echo "installing Chromium (once) …"; if test $$(id -u) = 0; then root=; else root="sudo -n"; fi; \
-		{ $$root apt-get update -qq && $$root apt-get install -qq chromium; } >/dev/null 2>&1 \
+		{ $$root apt-get update -qq && $$root $(INSTALL) chromium; } >/dev/null 2>&1 \
 		|| echo "that did not work: install Chromium, or name one in KEYWRIGHT_TEST_BROWSER"
 
 # A file that says so keeps what is installed from being started: nobody asked for a web server on port 80.
@@ -39,7 +41,7 @@ proxies:
 	@if test -x /usr/sbin/nginx && test -x /usr/sbin/haproxy; then exit 0; fi; \
 		echo "installing nginx and HAProxy (once) …"; if test $$(id -u) = 0; then root=; else root="sudo -n"; fi; quiet=/usr/sbin/policy-rc.d; \
 		{ if test -e $$quiet; then mine=; else mine=y; printf '#!/bin/sh\nexit 101\n' | $$root tee $$quiet; $$root chmod 755 $$quiet; fi; \
-		$$root apt-get update -qq; code=0; $$root apt-get install -qq nginx haproxy || code=$$?; test -z "$$mine" || $$root rm -f $$quiet; test $$code = 0; } >/dev/null 2>&1 \
+		$$root apt-get update -qq; code=0; $$root $(INSTALL) nginx haproxy || code=$$?; test -z "$$mine" || $$root rm -f $$quiet; test $$code = 0; } >/dev/null 2>&1 \
 		|| echo "that did not work: install nginx and haproxy"
 
 test: $(READY) browser proxies ## every test

@@ -49,10 +49,16 @@ class Browser:
         self.asked: list[str] = []
 
     def __enter__(self) -> Self:
+        found = chromium()
         self._playwright = sync_playwright().start()
-        self._browser = self._playwright.chromium.launch(
-            executable_path=chromium(), headless=True, args=list(_ARGUMENTS)
-        )
+        try:
+            self._browser = self._playwright.chromium.launch(
+                executable_path=found, headless=True, args=list(_ARGUMENTS)
+            )
+        except BaseException:
+            # Its event loop counts as running on this thread: no test after this one could run its own.
+            self._playwright.stop()
+            raise
         return self
 
     def __exit__(

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, CursorResult
 from keywright import profiles
 from keywright.installation import Keywright, open_installation
 from keywright.model import Issued, KeyRecord, Terms
+from keywright.store import db, postgres_lookup, sqlite_lookup
 from keywright.testing import Clock, copied, fresh
 from postgres import SECRET, Server, served
 
@@ -96,6 +97,15 @@ def postgres_template(server: Server) -> Iterator[str]:
             kw.accounts.create(username)
     yield url
     server.drop(url)
+
+
+@pytest.fixture(autouse=True)
+def patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is slow since the machine has much to do is waited for, but by tests marked ``impatient``."""
+    if request.node.get_closest_marker("impatient") is None:
+        monkeypatch.setitem(db._PATIENCE, "spend", 30.0)
+        monkeypatch.setattr(postgres_lookup, "PATIENCE", 30.0)
+        monkeypatch.setattr(sqlite_lookup, "PATIENCE", 30.0)
 
 
 @pytest.fixture

@@ -152,6 +152,7 @@ def locked(installation: Installation) -> Iterator[None]:
         connection.close()
 
 
+@pytest.mark.impatient
 @pytest.mark.security("R-14")
 @pytest.mark.parametrize("lost", [gone, locked])
 def test_without_the_store_known_keys_go_on_and_others_are_unavailable(

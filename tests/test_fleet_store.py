@@ -19,6 +19,7 @@ from postgres import SECRET, OwnServer, Proxy, own
 from processes import Served
 from test_fleet import EVERY, FULL, eventually, leased, tell
 
+pytestmark = pytest.mark.impatient
 OUTAGE = 30.0 if FULL else 1.5  # seconds
 
 
