@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Annotated, Any
 
 import aiohttp.test_utils
@@ -1037,8 +1038,14 @@ def test_a_key_has_none_of_the_permissions_of_users(kw: Keywright) -> None:
 # ----------------------------------------------------------------------------------------------------------- Litestar
 
 
+def test_a_framework_that_copies_its_configuration_copies_no_installation(kw: Keywright) -> None:
+    """Both the library and the client of a server are their own deep copies."""
+    client = Keywright.connect("http://127.0.0.1:9", key="k")
+    assert deepcopy({"kw": kw, "client": client}) == {"kw": kw, "client": client}
+
+
 def test_guards_of_every_layer_are_asked_with_the_key(kw: Keywright) -> None:
-    """What the application, a router and a handler need is asked at once, and all of it must be held."""
+    """What the application, a router and a handler need is asked at once, wherever the middleware stands; all must be held."""
     ran: Ran = []
 
     @litestar.get("/", guards=[for_litestar.HasScopes("things:write")])
@@ -1046,8 +1053,9 @@ def test_guards_of_every_layer_are_asked_with_the_key(kw: Keywright) -> None:
         ran.append("ran")
         return sorted(request.user.asked)
 
-    router = litestar.Router("/", route_handlers=[handler], guards=[for_litestar.HasScopes("things:read")])
     guarding = litestar.middleware.DefineMiddleware(for_litestar.KeywrightMiddleware, keywright=kw, **IN)
+    reading = for_litestar.HasScopes("things:read")
+    router = litestar.Router("/", route_handlers=[handler], guards=[reading], middleware=[guarding])
     app = litestar.Litestar(
         [router], middleware=[guarding], openapi_config=None, logging_config=None, debug=False
     )

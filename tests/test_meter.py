@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from conftest import again, bearer, make, sql
-from keywright import Keywright
+from keywright import Keywright, Unavailable
 from keywright.meter import MOST_RESOURCES, Meter
-from keywright.model import Ask
+from keywright.model import Ask, Issued
 from keywright.schemes import from_mapping
 from keywright.store import usage
 from keywright.testing import Clock
@@ -115,6 +115,33 @@ def test_the_last_use_is_the_newest_that_succeeded(kw: Keywright, clock: Clock) 
     listed = {found.id: found.last_used_at for found in kw.keys.list(account="globex").items}
     assert listed == {key.key.id: used, unused.key.id: None}
     assert kw.keys.get(key.key.id).last_used_at == used
+
+
+@pytest.mark.parametrize("verb", ["edit", "rotate", "disable", "enable", "invalidate", "delete"])
+def test_a_change_tells_the_last_use_as_a_reading_does(kw: Keywright, key: Issued, verb: str) -> None:
+    """What answers a change has the key's last use, and that of its secret."""
+    kw.verify(bearer(key), **EVERY, ip="192.0.2.1")
+    kw.installation.meter.flush()
+    used = kw.keys.get(key.key.id)
+    changed = getattr(kw.keys, verb)(key.key.id, **({"name": "Till"} if verb == "edit" else {})).key
+    assert (changed.last_used_at, changed.last_used_ip) == (used.last_used_at, "192.0.2.1")
+    assert changed.secrets[-1].last_used_at == used.last_used_at
+
+
+def test_a_change_is_made_while_counts_cannot_be_read(
+    kw: Keywright, key: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the counts a change is made, and its answer says nothing of a use."""
+
+    def gone(*_: object) -> None:
+        raise Unavailable("the disk is gone")
+
+    kw.verify(bearer(key), **EVERY)
+    kw.installation.meter.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr(usage, "last", gone)
+        assert kw.keys.disable(key.key.id).key.last_used_at is None
+    assert kw.keys.get(key.key.id).state == "disabled"
 
 
 @pytest.mark.security("S-08")

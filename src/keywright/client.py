@@ -109,6 +109,10 @@ class Client:
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself, as the library does: its connections and what it remembers are one."""
+        return self
+
     def clock(self) -> int:
         """Now, in microseconds since 1970 in UTC."""
         return wall()

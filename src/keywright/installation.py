@@ -509,6 +509,10 @@ class Keywright:
         #: The verbs on keys; a creation that names no keyspace or environment takes this object's.
         self.keys = Keys(opened.database, opened.keyring, clock, keyspace=keyspace, environment=environment)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: it is open files and threads, and Litestar copies deeply what the middleware of a router is given."""
+        return self
+
     @staticmethod
     def connect(
         url: str,

@@ -316,17 +316,10 @@ class Keys(Listing):
             if by is not None:
                 grants.check(by, space, held)
             values = {field: value for field, value in values.items() if value != getattr(before, field)}
-            if not values:
-                return Changed(before, change.travelled)
-            merged = {
-                field: getattr(before, field)
-                for field in ("id", "name", "team", "application", "description")
-            }
-            keys.change(
-                change.tx, key_id, **values, search=fields.search_text(merged | values), updated_at=change.now
+            changed = (
+                self._edit(change, before, values, actor) if values else Changed(before, change.travelled)
             )
-            told = {field: [_plain(getattr(before, field)), _plain(value)] for field, value in values.items()}
-            return self._changed(change, before, actor, "key.edit", changed=told)
+        return self._with_use(changed)
 
     def rotate(
         self,
@@ -377,7 +370,7 @@ class Keys(Listing):
                 grace_seconds=grace_seconds,
                 force=force,
             )
-            return Issued(changed.key, shown, change.travelled)
+        return Issued(self._with_use(changed).key, shown, changed.propagation)
 
     def finish(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """End the old secret of a rotation now. Raises ``NotFound``, or ``Conflict`` where none is under way."""
@@ -386,7 +379,8 @@ class Keys(Listing):
             new = _rotating(before, change.now)[0]
             keys.end_secrets(change.tx, key_id, new.n, change.now)
             keys.set_secret(change.tx, key_id, new.n, starts_rotation=0)
-            return self._changed(change, before, actor, "key.rotate_finish", secret=new.n)
+            changed = self._changed(change, before, actor, "key.rotate_finish", secret=new.n)
+        return self._with_use(changed)
 
     def cancel(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """End the new secret of a rotation now; the old one goes on. Raises ``NotFound`` or ``Conflict``."""
@@ -395,7 +389,8 @@ class Keys(Listing):
             new, old = _rotating(before, change.now)
             keys.set_secret(change.tx, key_id, new.n, ends_at=change.now, starts_rotation=0)
             keys.set_secret(change.tx, key_id, old.n, ends_at=None)
-            return self._changed(change, before, actor, "key.rotate_cancel", secret=new.n)
+            changed = self._changed(change, before, actor, "key.rotate_cancel", secret=new.n)
+        return self._with_use(changed)
 
     def invalidate(
         self, key_id: str, *, reason: str | None = None, actor: Actor = LIBRARY, reach: Reach = EVERYTHING
@@ -408,7 +403,8 @@ class Keys(Listing):
         with self.change() as change:
             before = self._in_reach(change, key_id, reach)
             self._invalidate(change, before, why, actor)
-            return self._after(change, before)
+            changed = self._after(change, before)
+        return self._with_use(changed)
 
     def disable(
         self,
@@ -431,14 +427,16 @@ class Keys(Listing):
             before = self._in_reach(change, key_id, reach)
             until = None if for_seconds is None else change.now + for_seconds * SECOND
             self._switch(change, before, "disabled", actor, reach, until)
-            return self._after(change, before)
+            changed = self._after(change, before)
+        return self._with_use(changed)
 
     def enable(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """Let a disabled key work again. Raises ``NotFound``, or ``Conflict`` for one that was invalidated."""
         with self.change() as change:
             before = self._in_reach(change, key_id, reach)
             self._switch(change, before, "active", actor, reach)
-            return self._after(change, before)
+            changed = self._after(change, before)
+        return self._with_use(changed)
 
     def delete(self, key_id: str, *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING) -> Changed:
         """Remove a key for good. A tombstone keeps id, name and MAC, so that a later use can be told from a guess.
@@ -448,7 +446,8 @@ class Keys(Listing):
         with self.change() as change:
             before = self._in_reach(change, key_id, reach)
             self._remove(change, before, actor)
-            return self._after(change, before)
+            changed = self._after(change, before)
+        return self._with_use(changed)
 
     def several(
         self, doing: str, key_ids: Sequence[str], *, actor: Actor = LIBRARY, reach: Reach = EVERYTHING
@@ -663,6 +662,15 @@ class Keys(Listing):
         values = {"state": state, "state_reason": reason, "disabled_until": None, "updated_at": change.now}
         keys.change(change.tx, key_id, **(values | more))
 
+    def _edit(self, change: Change, before: Key, values: dict[str, Any], actor: Actor) -> Changed:
+        searched = {
+            field: getattr(before, field) for field in ("id", "name", "team", "application", "description")
+        }
+        search = fields.search_text(searched | values)
+        keys.change(change.tx, before.id, **values, search=search, updated_at=change.now)
+        told = {field: [_plain(getattr(before, field)), _plain(value)] for field, value in values.items()}
+        return self._changed(change, before, actor, "key.edit", changed=told)
+
     def _changed(self, change: Change, before: Key, actor: Actor, action: str, **detail: Any) -> Changed:
         self._tell(change, before, actor, action, **detail)
         return self._after(change, before)
@@ -675,6 +683,10 @@ class Keys(Listing):
         after = keys.get(change.tx, before.id, change.now)
         assert after is not None
         return Changed(msgspec.structs.replace(after, children=before.children), change.travelled)
+
+    def _with_use(self, changed: Changed) -> Changed:
+        """A change told with the key's last use, which is read after the change: no writer waits for it."""
+        return msgspec.structs.replace(changed, key=self._with_last_use([changed.key])[0])
 
     def _in_reach(self, change: Change, key_id: str, reach: Reach) -> Key:
         found = self._covered(keys.get(change.tx, key_id, change.now), key_id, reach)
