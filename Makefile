@@ -11,6 +11,9 @@ UV := $(BOOT)/bin/uv
 RUN := .venv/bin
 READY := .venv/.ready
 
+# Where no compiled code is kept, each of the thousand processes that the tests start would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Whoever else is installing is waited for, in seconds: a new machine often still is.
 INSTALL := apt-get install -qq -o DPkg::Lock::Timeout=300
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable

@@ -100,12 +100,14 @@ def postgres_template(server: Server) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def patient(request: pytest.FixtureRequest) -> Iterator[None]:
     """A store that is slow since the machine has much to do is waited for, but by tests marked ``impatient``."""
-    if request.node.get_closest_marker("impatient") is None:
-        monkeypatch.setitem(db._PATIENCE, "spend", 30.0)
-        monkeypatch.setattr(postgres_lookup, "PATIENCE", 30.0)
-        monkeypatch.setattr(sqlite_lookup, "PATIENCE", 30.0)
+    with pytest.MonkeyPatch.context() as patch:  # the test's own would last until all else is taken down
+        if request.node.get_closest_marker("impatient") is None:
+            patch.setitem(db._PATIENCE, "spend", 30.0)
+            patch.setattr(postgres_lookup, "PATIENCE", 30.0)
+            patch.setattr(sqlite_lookup, "PATIENCE", 30.0)
+        yield
 
 
 @pytest.fixture
