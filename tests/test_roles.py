@@ -248,7 +248,7 @@ def test_a_persons_management_key_holds_no_more_than_they(door: Door, kw: Keywri
 
 
 def test_a_key_is_flagged_when_its_maker_could_not_make_it_today(door: Door, kw: Keywright) -> None:
-    """Demoted, removed or disabled, a maker leaves keys that are flagged; back in place, keys that are not."""
+    """Demoted, removed or disabled, a maker leaves keys that are flagged, in answers to changes too; back in place, keys that are not."""
     people = kw.installation.people
     begun = begin(kw, "developer")
     new = {"keyspace": "every", "environment": "production", "name": "Mine"}
@@ -256,8 +256,11 @@ def test_a_key_is_flagged_when_its_maker_could_not_make_it_today(door: Door, kw:
     person = begun[1].person.id
 
     def flags() -> tuple[str, ...]:
-        assert kw.keys.list(account="globex").items[0].flags == kw.keys.get(key_id).flags
-        return kw.keys.get(key_id).flags
+        read = kw.keys.get(key_id).flags
+        assert kw.keys.list(account="globex").items[0].flags == read
+        changed = (kw.keys.edit(key_id, name="Mine"), kw.keys.disable(key_id), kw.keys.enable(key_id))
+        assert {one.key.flags for one in changed} == {read}
+        return read
 
     assert flags() == ()
     people.change_role(person, account="globex", role="analyst")

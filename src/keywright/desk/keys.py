@@ -12,7 +12,7 @@ from keywright import credential, limits
 from keywright.desk import LIBRARY, Change, fields, grants, imports
 from keywright.desk.grants import EVERYTHING, Reach
 from keywright.desk.imports import Coming
-from keywright.desk.listing import LONGEST_PAGE, Listing, with_children
+from keywright.desk.listing import LONGEST_PAGE, Listing, with_children, with_flags
 from keywright.desk.once import Once
 from keywright.errors import CallerError, Conflict, Exceeds, Invalid, NotFound, Unavailable
 from keywright.hygiene import idle_since
@@ -316,9 +316,7 @@ class Keys(Listing):
             if by is not None:
                 grants.check(by, space, held)
             values = {field: value for field, value in values.items() if value != getattr(before, field)}
-            changed = (
-                self._edit(change, before, values, actor) if values else Changed(before, change.travelled)
-            )
+            changed = self._edit(change, before, values, actor) if values else self._after(change, before)
         return self._with_use(changed)
 
     def rotate(
@@ -682,7 +680,8 @@ class Keys(Listing):
     def _after(self, change: Change, before: Key) -> Changed:
         after = keys.get(change.tx, before.id, change.now)
         assert after is not None
-        return Changed(msgspec.structs.replace(after, children=before.children), change.travelled)
+        flagged = with_flags(change.tx, [msgspec.structs.replace(after, children=before.children)])
+        return Changed(flagged[0], change.travelled)
 
     def _with_use(self, changed: Changed) -> Changed:
         """A change told with the key's last use, which is read after the change: no writer waits for it."""

@@ -37,7 +37,7 @@ class Listing(Desk):
         with self.database.read() as connection:
             now = self.clock()
             found = self._covered(keys.get(connection, key_id, now), key_id, reach)
-            found = _with_flags(connection, [with_children(connection, found, now)])[0]
+            found = with_flags(connection, [with_children(connection, found, now)])[0]
         return self._with_last_use([found])[0]
 
     def limits(self, key_id: str, *, reach: Reach = EVERYTHING) -> Sequence[Standing]:
@@ -117,7 +117,7 @@ class Listing(Desk):
         with self.database.read() as connection:
             keyspace_name(connection, narrow.keyspace, own=reach.management)
             account_name(connection, narrow.account)
-            found = _with_flags(connection, self._found(connection, narrow, now, after, limit + 1))
+            found = with_flags(connection, self._found(connection, narrow, now, after, limit + 1))
         more = len(found) > limit
         shown = self._with_last_use(found[:limit])
         following = cursors.write(keys.place_of(shown[-1], sort), narrow, key) if more else None
@@ -242,7 +242,7 @@ def with_children(connection: Connection, key: Key, now: int) -> Key:
     return msgspec.structs.replace(key, children=keys.children(connection, key.id, now))
 
 
-def _with_flags(connection: Connection, found: Sequence[Key]) -> list[Key]:
+def with_flags(connection: Connection, found: Sequence[Key]) -> list[Key]:
     """Flag the keys whose maker could not make them today."""
     flagged = set(_out_of_rights(connection, found, 0))
     return [
