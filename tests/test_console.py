@@ -842,9 +842,12 @@ def _by_call(door: Door, kw: Keywright, page: str) -> Any:
         headers = manager(kw)
     if method == "GET":
         named = "@{account}" in page and "{key_id}" not in page and "management-keys" not in page
-        query = "?account=globex" if named else ""
-        query += "&sort=created_at&limit=200" if page.endswith("hygiene") else ""  # its first are the oldest
-        reply = door.get(target + query, headers)
+        query = {"account": "globex"} if named else {}
+        if page.endswith("hygiene"):
+            query |= {"sort": "created_at", "limit": "200"}  # its first are the oldest
+        if page.endswith("audit"):
+            query |= {"limit": "200"}  # the page was read some entries ago
+        reply = door.get(f"{target}?{urlencode(query)}", headers)
         assert reply.status == 200, reply.body
         return reply
     body = BODIES.get(page)
